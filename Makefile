@@ -1,0 +1,34 @@
+# make demo   compress the embedded digits network with the embedded digits, into build/
+# make test   the tests
+# make check  lint, format, types, floors
+# make clean  remove what the above made
+#
+# Each works in a fresh clone: the first one makes .venv. Another interpreter: make PYTHON=python3.12 ...
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check clean
+
+demo: $(READY)
+	mkdir -p build
+	$(BIN)/edgepress compress calibration/digits_cnn.onnx --data calibration/digits.npz -o build/digits.edge.onnx
+
+# Two workers; one torch thread each, since more would only wait for each other on two cores.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+check: $(READY)
+	$(BIN)/python -m tools.check
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The stamp is written last, so a broken installation is made again. An old pip may not be replaceable
+# (no connection, a mirror without pip); the installation below then shows whether the old one will do.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,images]' -c constraints.txt
+	touch $@

@@ -1,0 +1,165 @@
+"""Benchmark: ONNX files against each other, the first of them being the reference.
+
+Works on any files with the same inputs, also those edgepress never saw. Without data one input is made up
+from the declared types: what a CPU takes for a dense model does not depend on the values (a model that
+branches on them needs ``--data``). Each file's operators are counted after onnxruntime's own fusions: a
+DequantizeLinear left over, beyond those that make a graph output, is int8 work done in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from edgepress import runtime
+from edgepress.bench import compare
+from edgepress.errors import InputError, ModelError
+from edgepress.model import Dimension, Model, TensorType
+from edgepress.normalize import feeds as made
+from edgepress.report.result import Benchmark, BenchModel
+from edgepress.request import check_input
+
+MAX_FEEDS = 16
+"""Samples used in turn; more would only cost memory."""
+
+Feed = Mapping[str, np.ndarray]
+
+
+def bench_files(
+    paths: Sequence[Path],
+    data: str | None = None,
+    *,
+    recipe: str | None = None,
+    threads: int = 1,
+    seconds: float = 6.0,
+    seed: int = 0,
+) -> Benchmark:
+    """Time ONNX files against the first.
+
+    Args:
+        paths: the files; all must take the same inputs.
+        data: source of samples; None makes one input up.
+        recipe: JSON file that says how to read the samples.
+        threads: intra-op threads.
+        seconds: how long the rounds go on.
+        seed: seed of the order of visits and of the bootstrap.
+
+    Raises:
+        InputError: no file, inputs that differ, or settings out of range.
+        ModelError: a file that cannot be read, loaded or run.
+    """
+    if not paths:
+        raise InputError("There is nothing to time: give one or more ONNX files.")
+    for path in paths:
+        check_input(path)
+    names = _names(paths)
+    models = dict(zip(names, (Model.load(path) for path in paths), strict=True))
+    types = _common_inputs(models)
+    feeds, note = _samples(models, types, data, recipe)
+    timing = compare(
+        {name: model.data for name, model in models.items()},
+        feeds,
+        threads=threads,
+        seconds=seconds,
+        seed=seed,
+        reference=names[0],
+    )
+    described = tuple(_describe(name, path, models[name]) for name, path in zip(names, paths, strict=True))
+    return Benchmark(described, timing, (note,))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """File names; whole paths where file names repeat; numbered where even those do (the same file twice)."""
+    short = [path.name for path in paths]
+    longer = [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]
+    return [
+        name if longer.count(name) == 1 else f"{name} #{1 + longer[:position].count(name)}"
+        for position, name in enumerate(longer)
+    ]
+
+
+def _common_inputs(models: Mapping[str, Model]) -> dict[str, TensorType]:
+    """Inputs all models accept; a size one model fixes and another leaves free is fixed."""
+    (first, reference), *others = models.items()
+    types = dict(reference.inputs)
+    for name, model in others:
+        if model.inputs.keys() != types.keys():
+            raise InputError(
+                f"{name} takes other inputs ({', '.join(model.inputs)}) than {first} ({', '.join(types)}): "
+                "compare models with the same inputs."
+            )
+        for key, stated in model.inputs.items():
+            types[key] = _common_type(key, types[key], stated, name)
+    return types
+
+
+def _common_type(key: str, ours: TensorType, theirs: TensorType, name: str) -> TensorType:
+    fits = ours.dtype == theirs.dtype and (ours.shape is None or theirs.shape is None or _fit(ours.shape, theirs.shape))
+    if not fits:
+        raise InputError(
+            f"{name} takes {key} as {_say(theirs)}, the files before it as {_say(ours)}: "
+            "compare models with the same inputs."
+        )
+    if ours.shape is None or theirs.shape is None:
+        return ours if theirs.shape is None else theirs
+    pairs = zip(ours.shape, theirs.shape, strict=True)
+    return TensorType(ours.dtype, tuple(b if isinstance(b, int) and not isinstance(a, int) else a for a, b in pairs))
+
+
+def _fit(ours: Sequence[Dimension], theirs: Sequence[Dimension]) -> bool:
+    free = (a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in zip(ours, theirs, strict=False))
+    return len(ours) == len(theirs) and all(free)
+
+
+def _say(stated: TensorType) -> str:
+    shape = "of any shape" if stated.shape is None else str([size or "?" for size in stated.shape]).replace("'", "")
+    return f"{stated.dtype} {shape}"
+
+
+def _samples(
+    models: Mapping[str, Model], types: Mapping[str, TensorType], data: str | None, recipe: str | None
+) -> tuple[list[Feed], str]:
+    """Feeds of one sample each, and a sentence on what they are."""
+    if data is None:
+        return _made_up(next(iter(models.values())), types)
+    from edgepress.calibrate import open_feed
+
+    strictest = max(models.values(), key=_fixed_sizes)
+    feed = open_feed(data, strictest, recipe=recipe)
+    found: list[Feed] = [chunk.inputs for chunk in islice(feed.chunks(1), MAX_FEEDS)]
+    return found, f"Run on {len(found)} of {len(feed)} samples of {data}, in turn."
+
+
+def _fixed_sizes(model: Model) -> int:
+    return sum(isinstance(size, int) for stated in model.inputs.values() for size in stated.shape or ())
+
+
+def _made_up(model: Model, types: Mapping[str, TensorType]) -> tuple[list[Feed], str]:
+    """One made-up input; free sizes are 1, or the smallest of a few that the model runs with."""
+    opened = runtime.session(model.data)
+    problem: ModelError | None = None
+    for free in made.FREE_SIZES:
+        feed = made.made_up(types, batch=1, free=free)
+        try:
+            runtime.run(opened, feed)
+        except ModelError as error:
+            problem = problem or error
+            continue
+        sizes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in feed.items())
+        return [feed], f"Run on made-up input ({sizes}): times do not depend on the values, sizes do."
+    raise ModelError(f"The model does not run on made-up input, give samples with --data ({problem}).") from problem
+
+
+def _describe(name: str, path: Path, model: Model) -> BenchModel:
+    operators = runtime.fused_operators(model.data)
+    return BenchModel(name, str(path), path.stat().st_size, operators, _warnings(operators, len(model.outputs)))
+
+
+def _warnings(operators: Mapping[str, int], outputs: int) -> tuple[str, ...]:
+    left = operators.get("DequantizeLinear", 0) - outputs
+    if left <= 0:
+        return ()
+    return (f"{left} DequantizeLinear left over: int8 that onnxruntime could not fuse runs in float.",)

@@ -1,0 +1,165 @@
+"""Statistics that merge: observed chunk by chunk, added in float64.
+
+A statistic is a frozen value with ``merge``; partial statistics of chunks are merged in chunk order, so the
+number of workers never changes a bit. Means are kept as sums and counts, never as running averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from edgepress.calibrate.linear import Linear
+
+S = TypeVar("S", bound="Statistic")
+
+
+class Statistic(Protocol):
+    """Something observed on one chunk that adds up over chunks."""
+
+    def merge(self: S, other: S) -> S:
+        """The statistic of both sets of samples together (associative up to float rounding)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What to observe.
+
+    Attributes:
+        name: key of the statistic in the result.
+        tensors: names of the activations it needs.
+        observe: makes the partial statistic of one chunk from these activations and the chunk's number.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    observe: Callable[[Mapping[str, np.ndarray], int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """Second moments of a linear operator's rows: everything a least-squares refit needs.
+
+    Attributes:
+        inner: sum of [X,1]^T [X,1], float64 [columns + 1, columns + 1].
+        cross: sum of Y^T [X,1], float64 [outputs, columns + 1].
+        energy: sum of Y^2, float64 [outputs].
+        rows: number of rows.
+    """
+
+    inner: np.ndarray
+    cross: np.ndarray
+    energy: np.ndarray
+    rows: int
+
+    @classmethod
+    def of(cls, rows: np.ndarray, targets: np.ndarray) -> Gram:
+        """Moments of one chunk of rows."""
+        return cls(rows.T @ rows, targets.T @ rows, np.einsum("ij,ij->j", targets, targets), len(rows))
+
+    def merge(self, other: Gram) -> Gram:
+        """Moments of both."""
+        return Gram(
+            self.inner + other.inner, self.cross + other.cross, self.energy + other.energy, self.rows + other.rows
+        )
+
+    def select(self, columns: np.ndarray, outputs: np.ndarray | None = None) -> Gram:
+        """Moments restricted to some columns (the bias column last) and outputs."""
+        cross = self.cross[:, columns]
+        chosen = slice(None) if outputs is None else outputs
+        return Gram(self.inner[np.ix_(columns, columns)], cross[chosen], self.energy[chosen], self.rows)
+
+    def error(self, matrix: np.ndarray) -> float:
+        """Mean over rows of ||Y - [X,1] M^T||^2, summed over outputs."""
+        quadratic = float(np.einsum("ij,ij->", matrix @ self.inner, matrix))
+        return max(0.0, (float(self.energy.sum()) + quadratic - 2.0 * float((matrix * self.cross).sum())) / self.rows)
+
+    @property
+    def variance(self) -> float:
+        """Variance of Y summed over outputs (last column of ``cross`` holds the sums)."""
+        mean = self.cross[:, -1] / self.rows
+        return max(0.0, float((self.energy / self.rows - mean**2).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Per-channel sums and sums of squares: float64 [channels], over ``count`` positions."""
+
+    total: np.ndarray
+    square: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, activations: np.ndarray, axis: int) -> Moments:
+        """Moments of one chunk per channel, channels along ``axis``."""
+        flat = np.moveaxis(activations, axis, 0).reshape(activations.shape[axis], -1).astype(np.float64)
+        return cls(flat.sum(1), np.einsum("ij,ij->i", flat, flat), flat.shape[1])
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both."""
+        return Moments(self.total + other.total, self.square + other.square, self.count + other.count)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean per channel."""
+        return np.asarray(self.total / self.count)
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Standard deviation per channel."""
+        return np.sqrt(np.maximum(self.square / self.count - self.mean**2, 0.0))
+
+
+def gram_probe(view: Linear, name: str, *, positions: int, seed: int) -> Probe:
+    """Observe a linear operator: ``positions`` output positions per sample, drawn anew for each chunk.
+
+    The rows of one chunk in ``HELD_OUT`` are kept apart, for choosing the ridge.
+    """
+    source, output = view.node.inputs[0], view.node.output
+
+    def observe(values: Mapping[str, np.ndarray], chunk: int) -> SplitGram:
+        generator = np.random.default_rng([seed, chunk])
+        chosen = view.choose(values[output], positions, generator)
+        gram = Gram.of(view.rows(values[source], chosen), view.targets(values[output], chosen))
+        return SplitGram.of(gram, chunk)
+
+    return Probe(name, (source, output), observe)
+
+
+HELD_OUT = 4
+"""Every chunk whose number leaves remainder 3 on division by this is held out of the fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitGram:
+    """A Gram for fitting and one, of other samples, for choosing the ridge; either may be None."""
+
+    fit: Gram | None
+    held: Gram | None
+
+    @classmethod
+    def of(cls, gram: Gram, chunk: int) -> SplitGram:
+        """Put a chunk's Gram on the side its number says."""
+        return cls(None, gram) if chunk % HELD_OUT == HELD_OUT - 1 else cls(gram, None)
+
+    def merge(self, other: SplitGram) -> SplitGram:
+        """Both sides merged."""
+        return SplitGram(_merge(self.fit, other.fit), _merge(self.held, other.held))
+
+    @property
+    def whole(self) -> Gram:
+        """All rows together."""
+        merged = _merge(self.fit, self.held)
+        if merged is None:
+            raise ValueError("no rows were observed")
+        return merged
+
+
+def _merge(first: Gram | None, second: Gram | None) -> Gram | None:
+    if first is None or second is None:
+        return first if second is None else second
+    return first.merge(second)

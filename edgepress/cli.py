@@ -1,0 +1,271 @@
+"""The command line. Every command calls one library function and prints what it returns.
+
+stdout holds the result (a page on a terminal, ``key<TAB>value`` in a pipe, JSON with ``--json``), stderr the
+progress and errors. Exit codes: 0 done, 1 a fault of edgepress, 2 something handed over cannot be used, 3 an
+explicit budget is out of reach (the best found is printed), 130 interrupted. What a command needs is imported
+inside it, so that ``edgepress --help`` loads neither torch nor onnxruntime nor onnx.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import click
+
+from edgepress import __version__, targets
+from edgepress.errors import BudgetMissed, EdgepressError, OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgepress.report.progress import Progress
+    from edgepress.report.result import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+_DEBUG = "edgepress.debug"
+INTERRUPTED = 130
+
+
+class _Page(Protocol):
+    """Something that can be printed in three ways."""
+
+    def to_json(self) -> str: ...
+
+
+class _Edgepress(click.Group):
+    """Turns the errors of the library into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        _tolerate_narrow_encodings()
+        try:
+            return super().invoke(ctx)
+        except EdgepressError as error:
+            if ctx.meta.get(_DEBUG):
+                raise
+            click.echo(f"edgepress: error: {_one_line(error)}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("edgepress: interrupted before it was done.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _one_line(error: EdgepressError) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _tolerate_narrow_encodings() -> None:
+    """A terminal that cannot show × shows ? instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _debug(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    ctx.meta[_DEBUG] = wanted
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order of the help text."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_model = click.argument("model", type=PATH)
+_data = click.option("--data", metavar="SRC", help="Samples: .npz, .npy, a folder of them or of images.")
+_recipe = click.option("--recipe", metavar="JSON", help="How to read the samples (scaling, order of axes).")
+_workers = click.option("--workers", type=int, metavar="N", help="Processes for calibration.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else there.")
+_debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_debug, help="Show the traceback of an error."
+)
+_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+
+
+@click.group(cls=_Edgepress, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgepress")
+def main() -> None:
+    """Make an ONNX model smaller and faster on a CPU, and say what that cost.
+
+    \b
+      edgepress compress model.onnx --data samples.npz   cut, quantize, measure
+      edgepress bench model.onnx model.edge.onnx         time against each other
+      edgepress explain model.onnx                       what can be cut
+    """  # noqa: D301  (click wants a real backspace before lines it must not fold)
+
+
+@main.command(short_help="Compress a model as far as its quality is kept.")
+@_model
+@_options(
+    _data,
+    click.option("-o", "--output", type=PATH, help="Where to write.  [default: MODEL.edge.onnx in this folder]"),
+    click.option("--max-drop", default=1.0, show_default=True, metavar="POINTS", help="Accuracy that may be lost."),
+    click.option("--min-sqnr", default=20.0, show_default=True, metavar="DB", help="Least SQNR (no classifier)."),
+    click.option("--eval-data", metavar="SRC", help="Other samples to judge quality by.  [default: hold out a part]"),
+    _recipe,
+    click.option("--task", type=click.Choice(("auto", "classify", "regress")), default="auto", show_default=True),
+    click.option("--mac-ratio", type=float, metavar="R", help="Multiply-adds to reach, as a share of the original's."),
+    click.option("--size-ratio", type=float, metavar="R", help="File size to reach, as a share of the original's."),
+    click.option("--speedup", type=float, metavar="X", help="Speed-up to reach, 2 for half the time."),
+    click.option("--no-prune", is_flag=True, help="Remove no channels."),
+    click.option("--no-quantize", is_flag=True, help="Keep float weights."),
+    click.option(
+        "--target", type=click.Choice(("auto", *targets.TARGETS)), default="auto", show_default=True,
+        help="Kind of CPU to choose widths and weight ranges for.",
+    ),
+    click.option("--threads", type=int, metavar="N", help="Threads to time with, beside 1."),
+    _workers,
+    click.option("--width-multiple", type=int, metavar="M", help="Keep multiples of M channels.  [default: target's]"),
+    click.option("--seed", default=0, show_default=True, help="Seed of the split and of the order of timing."),
+    click.option("--dry-run", is_flag=True, help="Decide and report, write nothing."),
+    _quiet,
+    click.option("-v", "--verbose", is_flag=True, help="Print every variant, layer and refusal."),
+    _json,
+    _debug_option,
+)  # fmt: skip
+def compress(model: Path, output: Path | None, quiet: bool, verbose: bool, as_json: bool, **settings: Any) -> None:
+    """Compress MODEL as far as the samples of --data show that quality is kept."""
+    from edgepress import pipeline
+    from edgepress.report.result import Report
+    from edgepress.request import Request, check_input, check_output, default_output
+
+    settings |= {"prune": not settings.pop("no_prune"), "quantize": not settings.pop("no_quantize")}
+    place = None if settings["dry_run"] else output or default_output(model)
+    request = Request(model=model, output=place, **settings)
+    check_input(model)
+    if place is not None:
+        check_output(model, place, others=_files(request.data, request.eval_data, request.recipe))
+    try:
+        report = pipeline.compress(request, progress=_listener(quiet))
+    except BudgetMissed as missed:
+        if isinstance(missed.report, Report):
+            _print_report(missed.report, as_json, verbose)
+        raise
+    _print_report(report, as_json, verbose)
+
+
+@main.command(short_help="Apply a plan made by compress again.")
+@_model
+@click.argument("plan", type=PATH)
+@_options(
+    _data,
+    click.option("-o", "--output", type=PATH, help="Where to write.  [default: MODEL.edge.onnx in this folder]"),
+    _recipe,
+    _workers,
+    _debug_option,
+)
+def apply(
+    model: Path, plan: Path, data: str | None, output: Path | None, recipe: str | None, workers: int | None
+) -> None:
+    """Apply PLAN, made by compress, to MODEL again: the same model, data and plan give the same bytes."""
+    from edgepress import pipeline
+    from edgepress.request import check_input, check_output, default_output
+
+    check_input(model)
+    place = output or default_output(model)
+    check_output(model, place, others=[plan, *_files(data, recipe)])
+    applied = pipeline.apply(model, plan, data, place, recipe=recipe, workers=workers)
+    _print_pairs([("written", str(applied.output)), ("bytes", str(applied.file_bytes)), ("note", applied.note)])
+
+
+@main.command(short_help="Time models against each other.")
+@click.argument("models", type=PATH, nargs=-1, required=True, metavar="MODEL...")
+@_options(
+    _data,
+    _recipe,
+    click.option("--threads", default=1, show_default=True, metavar="N", help="Threads of every model."),
+    click.option("--seconds", default=6.0, show_default=True, metavar="S", help="How long to take turns."),
+    click.option("--seed", default=0, show_default=True, help="Seed of the order of turns."),
+    _json,
+    _debug_option,
+)
+def bench(models: tuple[Path, ...], as_json: bool, **settings: Any) -> None:
+    """Time every MODEL against the first, in turns, and count what onnxruntime really runs."""
+    from edgepress.benchmark import bench_files
+    from edgepress.report import benchmark as page
+
+    found = bench_files(models, **settings)
+    _print(found, as_json, lambda console: page.render(found, console), lambda: page.pairs(found))
+
+
+@main.command(short_help="Say what can be cut, and what not.")
+@_options(_model, _json, _debug_option)
+def explain(model: Path, as_json: bool) -> None:
+    """Say which channels of MODEL can be cut, and why others must stay."""
+    from edgepress import pipeline
+    from edgepress.report import explanation as page
+    from edgepress.request import check_input
+
+    check_input(model)
+    found = pipeline.explain(model)
+    _print(found, as_json, lambda console: page.render(found, console), lambda: page.pairs(found))
+
+
+def _files(*sources: str | None) -> list[Path]:
+    return [Path(source) for source in sources if source is not None]
+
+
+def _listener(quiet: bool) -> Progress:
+    from edgepress.report.progress import listener
+
+    return listener(quiet=quiet)
+
+
+def _print_report(report: Report, as_json: bool, verbose: bool) -> None:
+    from edgepress.report import terminal as page
+
+    _print(
+        report,
+        as_json,
+        lambda console: page.render(report, console, verbose=verbose),
+        lambda: page.pairs(report),
+    )
+
+
+def _print(
+    page: _Page, as_json: bool, render: Callable[[Console], None], pairs: Callable[[], Sequence[tuple[str, str]]]
+) -> None:
+    """Print a result the way stdout wants it."""
+    if as_json:
+        _write(page.to_json())
+    elif sys.stdout is None or not sys.stdout.isatty():
+        _print_pairs(pairs())
+    else:
+        from rich.console import Console
+
+        render(Console(highlight=False))
+
+
+def _print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """``key<TAB>value`` lines; keys without a value are left out."""
+    from edgepress.report.numbers import clean
+
+    _write("".join(f"{clean(key)}\t{clean(value)}\n" for key, value in pairs if value))
+
+
+def _write(text: str) -> None:
+    """Write to stdout; a reader that went away early (``| head``) is no error."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
+    except OSError as error:
+        raise OutputError(f"Cannot print the result ({error.strerror}): send stdout elsewhere.") from error
+
+
+if __name__ == "__main__":
+    main()

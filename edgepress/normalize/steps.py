@@ -1,0 +1,113 @@
+"""The steps in their order, and the loop that takes or skips each of them.
+
+A step gets a private copy of the model and returns the rewritten model, or a Refusal. A rewritten model must load in
+onnxruntime and answer as the ORIGINAL does (see :mod:`edgepress.normalize.parity`), else the step is skipped and the
+reason recorded; the model before it goes on to the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from edgepress.errors import ModelError, Refusal
+from edgepress.model import Model
+from edgepress.normalize import affine, constants, flatten, opset, padding, parity, passthrough, shapes, tidy
+from edgepress.normalize.feeds import Feed
+from edgepress.normalize.graph import has_subgraphs
+
+Rewrite = Callable[[onnx.ModelProto, Sequence[Feed]], onnx.ModelProto | Refusal]
+
+SIZE_LIMIT = 2**31 - 2**20
+"""Largest model that can be serialized in memory: protobuf's 2 GiB, less a margin for everything but weights."""
+
+KNOWN_ERRORS = (
+    ModelError,  # onnxruntime cannot evaluate or load
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    onnx.version_converter.ConvertError,
+    RuntimeError,  # failed assertions inside the C++ converter and inliner
+)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What became of one step.
+
+    Attributes:
+        name: the step.
+        changed: it changed the model.
+        skipped: empty when it was done, else the reason in one sentence.
+        worst: largest relative difference of an output from the original's (0 when nothing was compared).
+    """
+
+    name: str
+    changed: bool
+    skipped: str = ""
+    worst: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rewrite; ``flat_only`` ones do not understand subgraphs and are skipped for models that have any."""
+
+    name: str
+    rewrite: Rewrite
+    flat_only: bool = False
+
+
+def _plain(rewrite: Callable[[onnx.ModelProto], onnx.ModelProto | Refusal]) -> Rewrite:
+    return lambda proto, _: rewrite(proto)
+
+
+STEPS: tuple[Step, ...] = (
+    Step("inline functions", _plain(flatten.inline_functions)),
+    Step("densify sparse weights", _plain(flatten.densify)),
+    Step("separate weights from inputs", _plain(flatten.separate_weights)),
+    Step("hoist constants", _plain(flatten.hoist_constants)),
+    Step("name nodes", _plain(flatten.name_nodes)),
+    Step("remove identities", _plain(passthrough.remove_passthrough), flat_only=True),
+    Step("fold constants", _plain(constants.fold_constants), flat_only=True),
+    Step("fold shape chains", shapes.fold_shapes, flat_only=True),
+    Step("convert operator set", _plain(opset.convert)),
+    Step("write padding", _plain(padding.write_padding)),
+    Step("merge biases", _plain(affine.merge_biases), flat_only=True),
+    Step("fold batch normalization", _plain(affine.fold_batch_normalization), flat_only=True),
+    Step("infer types", _plain(tidy.infer_types)),
+    Step("remove unused", _plain(tidy.remove_unused)),
+)
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of all initializers, without serializing anything."""
+    return sum(array.nbytes for array in model.constants.values())
+
+
+def take(model: Model, step: Step, against: parity.Reference) -> tuple[Model, StepRecord]:
+    """Try one step: the new model if it agrees with the reference, else the old one; and the record."""
+    proto = model.edit()
+    if step.flat_only and has_subgraphs(proto):
+        return model, StepRecord(step.name, False, "The model has subgraphs (If, Loop or Scan), which it leaves alone.")
+    try:
+        rewritten = step.rewrite(proto, against.feeds)
+        if isinstance(rewritten, Refusal):
+            return model, StepRecord(step.name, False, f"Refused: {rewritten}.")
+        candidate = Model.of(rewritten)
+        if candidate.data == model.data:
+            return model, StepRecord(step.name, False)
+        worst = parity.difference(candidate.data, against)
+    except KNOWN_ERRORS as error:
+        return model, StepRecord(step.name, False, _sentence(error))
+    if not worst <= against.limit:
+        reason = f"An output would differ from the original's by {worst:.2g} (limit {against.limit:.0e})."
+        if worst == float("inf"):
+            reason = "An output would differ from the original's in shape, in type or by an infinite amount."
+        return model, StepRecord(step.name, False, reason, worst)
+    return candidate, StepRecord(step.name, True, "", worst)
+
+
+def _sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"It failed: {type(error).__name__}: {lines[0]}"

@@ -1,0 +1,219 @@
+"""compress(): the whole flow, and its smaller sisters apply(), explain() and bench().
+
+    read > clean > baseline > analyze > prune > quantize > verify > write
+
+Decisions are made on hold-out samples only, every model that is handed over was timed in onnxruntime first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from edgepress.benchmark import bench_files as bench
+from edgepress.errors import BudgetMissed, PlanError, Refusal
+from edgepress.model import Model, write_atomically
+from edgepress.pipeline.analysis import Analysis, analyze
+from edgepress.pipeline.build import integer, pruned
+from edgepress.pipeline.candidates import Candidate, Judge, candidate, integers, lossless, narrower
+from edgepress.pipeline.choose import choose, finalists, time_all
+from edgepress.pipeline.context import Context, first, inputs_of
+from edgepress.pipeline.explaining import explain
+from edgepress.pipeline.prepare import clean, context_of, limit_of, read
+from edgepress.pipeline.reporting import Findings, report
+from edgepress.plan import Plan
+from edgepress.quality import Verdict
+from edgepress.quantize.baseline import plain_static_int8
+from edgepress.report.progress import Progress, Recorder, Silent
+from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Applied, Report
+from edgepress.request import Request, plan_path, report_path
+
+__all__ = ["apply", "bench", "compress", "explain"]
+
+QUANTIZED_WIDTHS = 3
+"""Pruned float models that get an int8 form, the strongest acceptable ones."""
+
+PLAIN_SAMPLES = 256
+
+
+def compress(request: Request, progress: Progress | None = None) -> Report:
+    """Compress a model within the limits of the request; writes the model, its plan and its report.
+
+    Raises:
+        InputError: the model, the samples or the output path cannot be used.
+        BudgetMissed: an explicit budget is out of reach; ``report`` describes the best found, nothing is written.
+    """
+    recorder = Recorder(progress or Silent())
+    with recorder.stage("read") as stage:
+        opened = read(request)
+        stage.note(f"{len(opened.model.nodes)} nodes, {opened.model.parameters:,} weights, opset {opened.model.opset}")
+    with recorder.stage("clean") as stage:
+        normalized = clean(opened)
+        stage.note(f"{len(normalized.model.nodes)} nodes, {sum(step.changed for step in normalized.steps)} steps did something")
+    if opened.feed is None:
+        return _without_data(request, recorder, Findings.start(request, opened, normalized))
+    with recorder.stage("baseline") as stage:
+        context, refusals = context_of(request, normalized.model, opened.feed)
+        judged = Judge(context, limit_of(request, normalized.model, opened.feed))
+        cleaned = candidate(CLEANED, "cleaned fp32", context.model, (), judged(opened.model))
+        stage.note(_baseline_note(context, cleaned.verdict))
+    findings = Findings.start(request, opened, normalized, context, refusals)
+    candidates, analysis = _candidates(request, context, judged, cleaned, recorder)
+    with recorder.stage("verify") as stage:
+        findings = _verify(request, findings, context, judged, cleaned, candidates, analysis)
+        stage.note(f"{len(findings.candidates)} candidates timed with the original, interleaved")
+    return _hand_over(request, findings, recorder)
+
+
+def _candidates(
+    request: Request, context: Context, judged: Judge, cleaned: Candidate, recorder: Recorder
+) -> tuple[list[Candidate], Analysis | None]:
+    """Narrower float models, then int8 forms of the unpruned and of the strongest narrower ones."""
+    found: list[Candidate] = []
+    analysis = None
+    if request.prune:
+        with recorder.stage("analyze") as stage:
+            analysis = analyze(context)
+            stage.note(f"{len(analysis.ladder.groups)} groups may shrink, {len(analysis.refusals)} may not")
+        with recorder.stage("prune") as stage:
+            free = lossless(context, analysis, judged)
+            found = narrower(context, analysis, judged, request.mac_ratio)
+            found = [free, *found] if free is not None and free.verdict.acceptable else found
+            found = list({item.cuts: item for item in found}.values())
+            stage.note(_prune_note(found))
+    if request.quantize:
+        with recorder.stage("quantize") as stage:
+            sources = [cleaned, *found[-QUANTIZED_WIDTHS:]]
+            quantized = [item for source in sources for item in integers(context, source, judged)]
+            found = [*found, *quantized]
+            stage.note(f"{len(quantized)} int8 forms, {sum(item.verdict.acceptable for item in quantized)} keep the quality")
+    return found, analysis
+
+
+def _verify(
+    request: Request,
+    findings: Findings,
+    context: Context,
+    judged: Judge,
+    cleaned: Candidate,
+    candidates: list[Candidate],
+    analysis: Analysis | None,
+) -> Findings:
+    """Plain onnxruntime int8 for comparison, one interleaved timing run, the choice."""
+    with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+        plain = plain_static_int8(context.model, first(context.fit, PLAIN_SAMPLES), Path(folder))
+    others = {CLEANED: context.model.data, ORIGINAL: findings.opened.model.data}
+    refusals = list(analysis.refusals if analysis else ())
+    plain_verdict = None
+    if isinstance(plain, Refusal):
+        refusals.append(plain)
+    else:
+        others[PLAIN_INT8] = plain.data
+        plain_verdict = judged(plain)
+    timed = finalists(candidates)
+    feeds = inputs_of(context.hold_out, 16, chunk=1)
+    timing = time_all(timed, others, feeds, request, findings.threads)
+    decisive = timing[findings.decisive_threads]
+    choice = choose(timed, cleaned, decisive, request, findings.original_bytes)
+    return dataclasses.replace(
+        findings,
+        candidates=(cleaned, *timed),
+        timing=timing,
+        choice=choice,
+        plain=None if isinstance(plain, Refusal) else plain,
+        plain_verdict=plain_verdict,
+        refusals=(*findings.refusals, *refusals),
+        limit=judged.limit,
+    )
+
+
+def _hand_over(request: Request, findings: Findings, recorder: Recorder) -> Report:
+    """Judge on the evaluation samples if there are any, write, report."""
+    chosen = findings.chosen
+    plan = _plan(findings, chosen)
+    if findings.choice is not None and findings.choice.missed:
+        missed = BudgetMissed(findings.choice.missed)
+        missed.report = report(findings, recorder.rows, None, None)
+        raise missed
+    if request.dry_run or request.output is None:
+        return report(findings, recorder.rows, None, None)
+    with recorder.stage("write") as stage:
+        finished = finish(chosen.model, plan)
+        write_atomically(plan_path(request.output), plan.to_json().encode())
+        finished.save(request.output)
+        stage.note(str(request.output))
+    result = report(findings, recorder.rows, request.output, plan_path(request.output))
+    write_atomically(report_path(request.output), result.to_json().encode())
+    return result
+
+
+def _without_data(request: Request, recorder: Recorder, findings: Findings) -> Report:
+    """No samples: only what needs none is done, and the report says so."""
+    return _hand_over(request, findings, recorder)
+
+
+def _plan(findings: Findings, chosen: Candidate) -> Plan:
+    context = findings.context
+    return Plan(
+        model_sha256=findings.opened.model.sha256,
+        data_sha256="" if findings.opened.feed is None else findings.opened.feed.sha256,
+        cuts=chosen.cuts,
+        quantization=chosen.quantization,
+        seed=findings.request.seed,
+        settings={} if context is None else context.settings(),
+        provenance=findings.provenance,
+    )
+
+
+def finish(model: Model, plan: Plan) -> Model:
+    """Add what edgepress says about the file to its metadata."""
+    removed = sum(len(entry.removed) for entry in plan.cuts)
+    return model.with_metadata({
+        "edgepress.version": str(plan.provenance.get("version", "")),
+        "edgepress.source_sha256": plan.model_sha256,
+        "edgepress.channels_removed": str(removed),
+        "edgepress.weights": "float32" if plan.quantization is None else "int8",
+    })
+
+
+def apply(
+    model: Path, plan: Path, data: str | None, output: Path, recipe: str | None = None, workers: int | None = None
+) -> Applied:
+    """Replay a plan: the same model, data and plan give the same bytes.
+
+    Raises:
+        PlanError: the plan belongs to another model or to other samples.
+        InputError: as in :func:`compress`.
+    """
+    decisions = Plan.load(plan)
+    target = str(decisions.settings.get("target", "auto"))
+    request = Request(
+        model=model, output=output, data=data, recipe=recipe, seed=decisions.seed, workers=workers, target=target,
+        prune=bool(decisions.cuts), quantize=decisions.quantization is not None,
+    )
+    opened = read(request)
+    decisions.check_model(opened.model.sha256)
+    built = clean(opened).model
+    if decisions.cuts or decisions.quantization is not None:
+        if opened.feed is None:
+            raise PlanError("This plan redistributes or quantizes, which needs samples: give those it was made with by --data.")
+        if opened.feed.sha256 != decisions.data_sha256:
+            raise PlanError("The plan was made with other samples: give the same --data, or make a new plan.")
+        context, _ = context_of(request, built, opened.feed)
+        if dict(decisions.settings) != context.settings():
+            raise PlanError("The plan was made with other settings of edgepress: make a new plan with this version.")
+        built = pruned(context, decisions.cuts)
+        built = built if decisions.quantization is None else integer(context, built, decisions.quantization)
+    finished = finish(built, decisions)
+    finished.save(output)
+    return Applied(str(output), finished.size, f"plan {plan.name} applied")
+
+
+def _baseline_note(context: Context, verdict: Verdict) -> str:
+    samples = f"{len(context.fit)} samples to fit, {len(context.hold_out)} held out"
+    return samples + (f", accuracy {verdict.before:.2f} %" if verdict.measure == "accuracy" else "")
+
+
+def _prune_note(found: list[Candidate]) -> str:
+    return f"down to {found[-1].macs / 1e6:.3g} M MACs, {found[-1].parameters:,} weights" if found else "nothing to remove"

@@ -1,0 +1,92 @@
+"""Which groups may lose channels, what each removal costs, and how much the answer feels it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepress.calibrate.run import collect
+from edgepress.errors import Refusal
+from edgepress.groups import Group
+from edgepress.pipeline.context import SENSITIVITY_SAMPLES, Context, first
+from edgepress.planner import Costs, Ladder, Sensitivity, measure
+from edgepress.scores import Ranking, Redundancy
+from edgepress.scores.base import consumers
+
+PASS_BYTES = 256 * 2**20
+"""Gram matrices gathered in one pass over the samples."""
+
+LARGEST_GRAM = 6000
+"""Columns of the widest consumer that is refitted: its Gram takes 300 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The ladder of widths over the groups that may shrink, and why the others may not."""
+
+    ladder: Ladder
+    refusals: tuple[Refusal, ...]
+
+
+def analyze(context: Context) -> Analysis:
+    """Rank every prunable group on the original model and measure its sensitivity on held-out fit samples."""
+    judged = [(group, _refusal(context, group)) for group in context.grouping.groups]
+    groups = [group for group, refusal in judged if refusal is None]
+    refusals = [refusal for _, refusal in judged if refusal is not None]
+    rankings: dict[str, Ranking] = {}
+    sensitivities: dict[str, Sensitivity] = {}
+    score = Redundancy(positions=context.positions, seed=context.seed)
+    feeds = [part.inputs for part in first(context.hold_out, SENSITIVITY_SAMPLES).chunks(SENSITIVITY_SAMPLES)]
+    for batch in _passes(context, groups):
+        probes = {probe.name: probe for group in batch for probe in score.needs(context.model, group)}
+        statistics = collect(context.model, context.fit, list(probes.values()), workers=context.workers)
+        found = {group.name: score.rank(context.model, group, statistics) for group in batch}
+        rankings |= found
+        shrinkable = [group for group in batch if group.size >= 2]
+        sensitivities |= measure(context.model, shrinkable, found, statistics, feeds, workers=context.workers)
+    costs = Costs.of(context.model, groups, context.target)
+    return Analysis(Ladder(tuple(groups), rankings, sensitivities, costs, context.multiple), tuple(refusals))
+
+
+def _refusal(context: Context, group: Group) -> Refusal | None:
+    """Why a group must stay whole; None when it may shrink."""
+    if group.refusal is not None:
+        return group.refusal
+    if not context.sweep_samples:
+        return Refusal(group.name, "the torch executor does not run this model, so nothing could be redistributed")
+    views = [view for view, _ in consumers(context.model, group)]
+    if len({view.node.name for view in views}) < len(set(group.consumers)):
+        return Refusal(group.name, "a grouped convolution reads its channels: redistribution is not possible there")
+    widest = max(view.columns for view in views)
+    if widest > LARGEST_GRAM:
+        return Refusal(group.name, f"its consumer has {widest} columns: the least-squares fit would need too much memory")
+    return None
+
+
+def _passes(context: Context, groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Groups in batches whose Gram matrices fit into ``PASS_BYTES`` together."""
+    batch: list[Group] = []
+    used = 0
+    for group in groups:
+        need = sum(8 * (view.columns + 1) ** 2 for view, _ in consumers(context.model, group))
+        if batch and used + need > PASS_BYTES:
+            yield batch
+            batch, used = [], 0
+        batch.append(group)
+        used += need
+    if batch:
+        yield batch
+
+
+def widths_after(grouping_sizes: Mapping[str, int], removed: Mapping[str, int]) -> dict[str, int]:
+    """Channels left per group."""
+    return {name: size - removed.get(name, 0) for name, size in grouping_sizes.items()}
+
+
+def shuffled(context: Context) -> Context:
+    """The same context with the fit samples in seeded random order, so that any first part is a fair sample."""
+    order = np.random.default_rng(context.seed).permutation(len(context.fit))
+    return dataclasses.replace(context, fit=context.fit.subset(order))

@@ -1,0 +1,82 @@
+"""Carry decisions out: cuts to a smaller float model, quantization settings to an int8 model.
+
+``compress`` tries decisions with these two functions and ``apply`` replays them: one code path, so a plan gives the
+same bytes again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from edgepress.calibrate.linear import WEIGHTED
+from edgepress.model import Model
+from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_of
+from edgepress.plan import Cut, Quantization
+from edgepress.quantize import (
+    Observations,
+    Rounded,
+    activations_to_observe,
+    bias_correction,
+    observe,
+    quantize,
+    ranges,
+    round_weights,
+    stays_float,
+)
+from edgepress.quantize.repair import repair
+from edgepress.surgery.cut import cut
+from edgepress.surgery.fold import fold
+from edgepress.surgery.oracle import check_cut
+
+ORACLE_SAMPLES = 8
+
+
+def pruned(context: Context, cuts: Sequence[Cut]) -> Model:
+    """Remove channels, prove the removal exact in onnxruntime, and redistribute."""
+    if not cuts:
+        return context.model
+    removed = {entry.group: entry.removed for entry in cuts}
+    cutting = cut(context.model, context.grouping, removed)
+    check_cut(context.model, context.grouping, removed, cutting, inputs_of(context.fit, ORACLE_SAMPLES))
+    return fold(
+        context.model,
+        cutting,
+        context.sweep_chunks,
+        positions=context.sweep_positions,
+        seed=context.seed,
+        workers=context.workers,
+    )
+
+
+def observed(context: Context, model: Model) -> Observations:
+    """Ranges and histograms of every activation that may carry a Q."""
+    return observe(model, first(context.fit, QUANTIZE_SAMPLES), activations_to_observe(model, ()))
+
+
+def integer(context: Context, model: Model, settings: Quantization, seen: Observations | None = None) -> Model:
+    """The int8 QDQ form of a float model; ``seen`` saves observing it again."""
+    seen = observed(context, model) if seen is None else seen
+    rounded = _rounded(context, model, settings, seen)
+    return quantize(model, ranges(seen, settings), rounded, settings, context.target)
+
+
+def _rounded(context: Context, model: Model, settings: Quantization, seen: Observations) -> dict[str, Rounded]:
+    """Rounded weights, repaired by sweep where the executor runs the model, else by analytic bias correction."""
+    kept = {*settings.float_nodes, *stays_float(model, context.target)}
+    found = {}
+    for node in model.nodes:
+        if node.op in WEIGHTED and node.name not in kept and node.inputs[1] in model.constants:
+            axis = 0 if node.op == "Conv" or (node.op == "Gemm" and node.attributes.get("transB", 0)) else -1
+            found[node.name] = round_weights(model.constants[node.inputs[1]], axis, settings.weight_limit)
+    if settings.repair and context.sweep_samples:
+        return repair(model, found, context.repair_chunks, workers=context.workers)
+    return {name: _bias_corrected(model, name, item, seen) for name, item in found.items()}
+
+
+def _bias_corrected(model: Model, name: str, item: Rounded, seen: Observations) -> Rounded:
+    node = model.node(name)
+    if name not in seen.means or len(node.inputs) < 3 or node.inputs[2] not in model.constants:
+        return item
+    shift = bias_correction(model.constants[node.inputs[1]], item, seen.means[name])
+    return dataclasses.replace(item, bias=model.constants[node.inputs[2]].ravel() + shift)

@@ -1,0 +1,170 @@
+"""Candidates: float models along the ladder of widths, and their int8 forms, each judged on hold-out samples.
+
+Pruning: the states that the greedy allocation passes are bisected for the strongest one whose model is acceptable; the milder
+ones tried on the way are kept as well, because on some CPUs a milder cut in int8 is as fast. Int8: ranges by minmax or
+percentile, whichever keeps the answers closer; when that is not close enough a growing prefix of layers stays float
+(the layers next to the input feed all others), each length that helps is kept and timed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgepress.calibrate.run import outputs
+from edgepress.calibrate.linear import WEIGHTED
+from edgepress.model import Model
+from edgepress.pipeline.analysis import Analysis
+from edgepress.pipeline.build import integer, observed, pruned
+from edgepress.pipeline.context import Context
+from edgepress.plan import Cut, Quantization
+from edgepress.planner import Widths, count_macs, removed_channels, thinned
+from edgepress.quality import Comparison, Limit, Verdict, judge
+from edgepress.quantize import stays_float
+
+LEVELS = 28
+"""States of the greedy that may be tried: bisection builds about five of them."""
+
+PREFIXES = (1, 3, 5, 9, 13)
+"""How many weighted layers next to the input may stay float."""
+
+CLOSE_KL = 0.01
+CLOSE_SQNR = 30.0
+"""Closer than this, no float prefix is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One model that could be handed over, and the decisions that make it."""
+
+    name: str
+    label: str
+    model: Model
+    cuts: tuple[Cut, ...]
+    quantization: Quantization | None
+    verdict: Verdict
+    macs: int
+    parameters: int
+    cost: float = 1.0
+
+
+class Judge:
+    """Compares candidates with the original model on the hold-out samples."""
+
+    def __init__(self, context: Context, limit: Limit) -> None:
+        """Run the original once and keep its outputs when they are small."""
+        self.context, self.limit = context, limit
+
+    def __call__(self, model: Model) -> Verdict:
+        """The verdict on a model."""
+        return judge(compare(self.context.model, model, self.context), self.limit)
+
+
+def compare(original: Model, model: Model, context: Context) -> Comparison:
+    """Outputs of both models on the hold-out samples."""
+    before = outputs(original, context.hold_out, workers=context.workers)
+    after = outputs(model, context.hold_out, workers=context.workers)
+    return Comparison.join(
+        Comparison.of(mine, theirs, part.labels) for (part, mine), (_, theirs) in zip(before, after, strict=True)
+    )
+
+
+def narrower(
+    context: Context, analysis: Analysis, judged: Judge, mac_ratio: float | None = None
+) -> list[Candidate]:
+    """Float candidates, mildest first: acceptable ones only, the strongest found by bisection.
+
+    With ``mac_ratio`` only the mildest state that reaches this share of the multiply-adds is tried.
+    """
+    costs = analysis.ladder.costs
+    if mac_ratio is not None:
+        goal = mac_ratio * costs.macs({})
+        reached = [state for state in analysis.ladder.path(costs.macs) if costs.macs(state.removed) <= goal]
+        found = [_narrow(context, analysis, judged, state) for state in reached[:1]]
+        return [item for item in found if item.verdict.acceptable]
+    states = thinned(analysis.ladder.path(costs.blend), costs.blend, LEVELS)
+    tried: list[Candidate] = []
+
+    def acceptable(position: int) -> bool:
+        tried.append(_narrow(context, analysis, judged, states[position]))
+        return tried[-1].verdict.acceptable
+
+    _bisect(acceptable, len(states))
+    return sorted((item for item in tried if item.verdict.acceptable), key=lambda item: -item.cost)
+
+
+def lossless(context: Context, analysis: Analysis, judged: Judge) -> Candidate | None:
+    """The model without its dead, constant and exactly dependent channels; None when there are none."""
+    widths = analysis.ladder.lossless()
+    return _narrow(context, analysis, judged, widths) if widths.removed else None
+
+
+def _narrow(context: Context, analysis: Analysis, judged: Judge, widths: Widths) -> Candidate:
+    ladder = analysis.ladder
+    cuts = removed_channels(ladder.groups, ladder.rankings, widths)
+    model = pruned(context, cuts)
+    cost = ladder.costs.blend(widths.removed)
+    return candidate(f"pruned-{cost:.2f}", "pruned fp32", model, cuts, judged(model), cost)
+
+
+def candidate(
+    name: str, label: str, model: Model, cuts: tuple[Cut, ...], verdict: Verdict, cost: float = 1.0
+) -> Candidate:
+    """A float candidate."""
+    return Candidate(name, label, model, cuts, None, verdict, sum(count_macs(model).values()), model.parameters, cost)
+
+
+def _bisect(acceptable: Callable[[int], bool], count: int) -> None:
+    """Try positions until the last acceptable one is known, assuming that acceptance does not come back."""
+    low, high = -1, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        if acceptable(middle):
+            low = middle
+        else:
+            high = middle
+
+
+def integers(context: Context, source: Candidate, judged: Judge) -> list[Candidate]:
+    """Int8 forms of a float candidate, best ranges first, then with growing float prefixes while that helps."""
+    seen = observed(context, source.model)
+    base = Quantization(weight_limit=context.target.weight_limit, repair=bool(context.sweep_samples))
+
+    def make(settings: Quantization) -> Candidate:
+        model = integer(context, source.model, settings, seen)
+        prefix = len(settings.float_nodes)
+        label = f"{'int8' if not source.cuts else 'pruned int8'}{f', first {prefix} layers float' if prefix else ''}"
+        name = f"{source.name}-int8" + (f"-float{prefix}" if prefix else "")
+        verdict = judged(model)
+        return dataclasses.replace(source, name=name, label=label, model=model, quantization=settings, verdict=verdict)
+
+    found = [make(base), make(dataclasses.replace(base, ranges="percentile"))]
+    best = min(found, key=lambda item: distance(item.verdict))
+    kept = [best]
+    order = _quantized_order(context, source.model)
+    for length in PREFIXES:
+        if length >= len(order) or close(kept[-1].verdict, source.verdict):
+            break
+        if best.quantization is not None:
+            longer = make(dataclasses.replace(best.quantization, float_nodes=tuple(order[:length])))
+            kept.append(longer)
+    return [item for item in kept if item.verdict.acceptable] or [min(kept, key=lambda item: distance(item.verdict))]
+
+
+def distance(verdict: Verdict) -> float:
+    """How far a candidate's answers are from the original's: KL, or noise to signal."""
+    return -verdict.sqnr if verdict.measure == "sqnr" else verdict.kl
+
+
+def close(verdict: Verdict, source: Verdict) -> bool:
+    """Rounding costs so little, beside what pruning has cost already, that more float layers are not worth trying."""
+    if verdict.measure == "sqnr":
+        return verdict.sqnr >= min(CLOSE_SQNR, source.sqnr - 1)
+    return verdict.kl <= max(CLOSE_KL, 1.25 * source.kl)
+
+
+def _quantized_order(context: Context, model: Model) -> list[str]:
+    """Weighted nodes in graph order that would be int8 by the target's rules."""
+    kept = stays_float(model, context.target)
+    return [node.name for node in model.nodes if node.op in WEIGHTED and node.name not in kept]

@@ -1,0 +1,143 @@
+"""Time the finalists in one interleaved run and choose.
+
+Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned fp32 model,
+the fastest; those whose time is the same within the noise compete by file size. If nothing is left the cleaned fp32
+model itself is the answer. Every loser gets the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepress.bench import Timing, compare
+from edgepress.pipeline.candidates import Candidate
+from edgepress.request import Request
+
+MOST_TIMED = 8
+"""Candidates in the timing run, the cleaned model not counted."""
+
+TIE = 0.02
+"""Least difference of median ratios that counts, beside the measured noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The outcome: the chosen name, why each candidate was or was not taken, and the budgets that were missed."""
+
+    chosen: str
+    reasons: Mapping[str, str]
+    missed: str
+
+
+def time_all(
+    candidates: Sequence[Candidate],
+    others: Mapping[str, bytes],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    request: Request,
+    threads: Sequence[int],
+) -> dict[int, Timing]:
+    """One interleaved run per thread count; ``others`` holds the cleaned model first, it is the reference."""
+    models = {**others, **{candidate.name: candidate.model.data for candidate in candidates}}
+    reference = next(iter(others))
+    return {
+        count: compare(models, feeds, threads=count, seconds=request.bench_seconds, seed=request.seed, reference=reference)
+        for count in threads
+    }
+
+
+def finalists(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """At most ``MOST_TIMED``: int8 forms and the strongest cuts first, then evenly the milder ones."""
+    if len(candidates) <= MOST_TIMED:
+        return list(candidates)
+    ranked = sorted(candidates, key=lambda item: (not item.verdict.acceptable, item.quantization is None, item.cost))
+    return [item for item in candidates if item in ranked[:MOST_TIMED]]
+
+
+def choose(
+    candidates: Sequence[Candidate], cleaned: Candidate, timing: Timing, request: Request, original_bytes: int
+) -> Choice:
+    """Apply the rule of this module; ``timing`` is the run that decides."""
+    reasons: dict[str, str] = {}
+    eligible = []
+    for candidate in (cleaned, *candidates):
+        reason = _unfit(candidate, cleaned, timing, request, original_bytes)
+        if reason:
+            reasons[candidate.name] = reason
+        else:
+            eligible.append(candidate)
+    if not eligible:
+        nearest = _nearest(candidates or [cleaned], timing, request)
+        return Choice(nearest.name, reasons, _missed(nearest, cleaned, timing, request, original_bytes))
+    chosen = _smallest_of_fastest(eligible, timing)
+    for candidate in eligible:
+        if candidate is not chosen:
+            reasons[candidate.name] = _lost(candidate, chosen, timing)
+    return Choice(chosen.name, {**reasons, chosen.name: "written"}, "")
+
+
+def ratio_of(name: str, timing: Timing) -> float:
+    """Median time over the reference's; 1 for the reference itself."""
+    found = timing.ratio(name)
+    return 1.0 if found is None else found.median
+
+
+def _unfit(
+    candidate: Candidate, cleaned: Candidate, timing: Timing, request: Request, original_bytes: int
+) -> str:
+    """Why a candidate cannot be handed over; empty when it can."""
+    if not candidate.verdict.acceptable:
+        return "over the quality limit on hold-out samples" if candidate.verdict.state == "over" else "too uncertain"
+    ratio = ratio_of(candidate.name, timing)
+    if ratio > 1.0 and candidate is not cleaned:
+        return f"slower than fp32 ({ratio:.2f} of its time)"
+    return _budget(candidate, cleaned, ratio, request, original_bytes)
+
+
+def _budget(candidate: Candidate, cleaned: Candidate, ratio: float, request: Request, original_bytes: int) -> str:
+    if request.speedup is not None and 1 / ratio < request.speedup:
+        return f"{1 / ratio:.2f} times as fast, {request.speedup:g} was asked for"
+    size = candidate.model.size / original_bytes
+    if request.size_ratio is not None and size > request.size_ratio:
+        return f"{size:.3f} of the file size, {request.size_ratio:g} was asked for"
+    macs = candidate.macs / max(1, cleaned.macs)
+    if request.mac_ratio is not None and macs > request.mac_ratio + 1e-9:
+        return f"{macs:.3f} of the multiply-adds, {request.mac_ratio:g} was asked for"
+    return ""
+
+
+def _smallest_of_fastest(eligible: Sequence[Candidate], timing: Timing) -> Candidate:
+    fastest = min(ratio_of(item.name, timing) for item in eligible)
+    slack = math.exp(max(timing.noise_floor, math.log1p(TIE)))
+    tied = [item for item in eligible if ratio_of(item.name, timing) <= fastest * slack]
+    return min(tied, key=lambda item: item.model.size)
+
+
+def _lost(candidate: Candidate, chosen: Candidate, timing: Timing) -> str:
+    mine, best = ratio_of(candidate.name, timing), ratio_of(chosen.name, timing)
+    if mine > best:
+        return f"slower than the chosen one ({mine:.2f} against {best:.2f} of fp32)"
+    return f"as fast within the noise, but larger ({candidate.model.size} against {chosen.model.size} bytes)"
+
+
+def _nearest(candidates: Sequence[Candidate], timing: Timing, request: Request) -> Candidate:
+    """The best found when a budget is out of reach: acceptable first, then by what was asked for."""
+    def key(item: Candidate) -> tuple[bool, float]:
+        if request.speedup is not None:
+            return not item.verdict.acceptable, ratio_of(item.name, timing)
+        return not item.verdict.acceptable, float(item.macs if request.mac_ratio is not None else item.model.size)
+
+    return min(candidates, key=key)
+
+
+def _missed(best: Candidate, cleaned: Candidate, timing: Timing, request: Request, original_bytes: int) -> str:
+    ratio = ratio_of(best.name, timing)
+    reason = _unfit(best, cleaned, timing, request, original_bytes)
+    return (
+        f"No model met the budget within the quality limit: the best found ({best.label}) has {ratio:.2f} of the fp32 time, "
+        f"{best.model.size / original_bytes:.3f} of the file size and {best.macs / max(1, cleaned.macs):.3f} of the "
+        f"multiply-adds ({reason}); allow more with --max-drop or ask for less."
+    )

@@ -1,0 +1,120 @@
+"""From paths to a context: read and check the model and the samples, normalize, find groups, split."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepress import targets
+from edgepress.calibrate import Feed, open_feed, split
+from edgepress.calibrate.feed import overlap
+from edgepress.errors import DataError, Refusal, UnsupportedError
+from edgepress.executor import Executor
+from edgepress.executor.sweep import affordable
+from edgepress.groups import find_groups
+from edgepress.model import Model
+from edgepress.normalize import Normalized, normalize
+from edgepress.normalize.admission import admit
+from edgepress.pipeline.analysis import shuffled
+from edgepress.pipeline.context import Context, inputs_of
+from edgepress.quality import Limit, Measure
+from edgepress.request import Request, check_input, check_output, plan_path, report_path
+
+FEWEST = 8
+"""Samples that compression needs at the least."""
+
+HOLD_OUT = .25
+"""Share of the samples that decisions are made on and nothing is fitted to."""
+
+PARITY_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the user handed over, checked."""
+
+    model: Model
+    feed: Feed | None
+    evaluation: Feed | None
+
+
+def read(request: Request) -> Opened:
+    """Open the model and the samples; everything wrong with them is said here, before any work."""
+    check_input(request.model)
+    if request.output is not None and not request.dry_run:
+        for path in (request.output, plan_path(request.output), report_path(request.output)):
+            check_output(request.model, path)
+    model = Model.load(request.model)
+    admit(model)
+    feed = None if request.data is None else open_feed(request.data, model, recipe=request.recipe)
+    if feed is not None and len(feed) < FEWEST:
+        raise DataError(f"{request.data} holds {len(feed)} samples: compression needs at least {FEWEST}, better 500.")
+    evaluation = None if request.eval_data is None else open_feed(request.eval_data, model, recipe=request.recipe)
+    if feed is not None and evaluation is not None and (common := overlap(feed, evaluation)):
+        raise DataError(
+            f"{common} samples of --eval-data are also in --data: figures on them would flatter; hand over other samples."
+        )
+    return Opened(model, feed, evaluation)
+
+
+def clean(opened: Opened) -> Normalized:
+    """Normalize, parity-checked on a few samples (on made-up inputs without data, which checks equality only)."""
+    samples = [] if opened.feed is None else inputs_of(opened.feed, PARITY_SAMPLES)
+    return normalize(opened.model, samples)
+
+
+def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context, tuple[Refusal, ...]]:
+    """Split the samples and look at the graph; also returns why the torch executor is not available, if so."""
+    fit, hold_out = split(feed, seed=request.seed, hold_out=HOLD_OUT)
+    target = targets.find(request.target)
+    reason = _executor_refusal(normalized, fit)
+    context = Context(
+        model=normalized,
+        grouping=find_groups(normalized),
+        fit=fit,
+        hold_out=hold_out,
+        sweep_samples=0 if reason else affordable(normalized, len(fit)),
+        target=target,
+        multiple=request.width_multiple or target.multiple,
+        seed=request.seed,
+        workers=request.workers or 2,
+    )
+    return shuffled(context), (reason,) if reason else ()
+
+
+def _executor_refusal(model: Model, fit: Feed) -> Refusal | None:
+    """Why the torch executor may not be used on this model: an operator it lacks, or outputs that differ."""
+    try:
+        differs = Executor(model).parity(inputs_of(fit, 4)[0])
+    except UnsupportedError as error:
+        return Refusal("redistribution", str(error))
+    if differs is not None:
+        return Refusal("redistribution", f"the torch executor disagrees with onnxruntime at tensor {differs!r}")
+    return None
+
+
+def limit_of(request: Request, model: Model, feed: Feed) -> Limit:
+    """What a candidate may lose, and in which measure."""
+    shapes = [known.shape for known in model.outputs.values()]
+    shape = shapes[0]
+    classes = shape[1] if shape is not None and len(shape) == 2 else None
+    classifies = isinstance(classes, int) and classes >= 2 and (len(shapes) == 1 or request.task == "classify")
+    if request.task == "classify" and not classifies:
+        raise DataError("--task classify needs a first output of shape [samples, classes]: use --task regress.")
+    if request.task == "regress" or not classifies:
+        return Limit("sqnr", request.max_drop, request.min_sqnr)
+    measure: Measure = "agreement" if feed.labels is None else "accuracy"
+    if feed.labels is not None and isinstance(classes, int) and not _labels_fit(feed.labels, classes):
+        raise DataError(f"The labels reach outside 0..{classes - 1}, the model's {classes} classes: mend the labels.")
+    return Limit(measure, request.max_drop, request.min_sqnr)
+
+
+def _labels_fit(labels: np.ndarray, classes: int) -> bool:
+    return bool(labels.min() >= 0 and labels.max() < classes)
+
+
+def with_evaluation(context: Context, evaluation: Feed) -> Context:
+    """The same context judged on other samples."""
+    return dataclasses.replace(context, hold_out=evaluation)

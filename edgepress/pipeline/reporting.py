@@ -1,0 +1,304 @@
+"""From what a compression found out to its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepress import __version__, runtime
+from edgepress.bench import Timing, describe
+from edgepress.calibrate.linear import WEIGHTED
+from edgepress.errors import Refusal
+from edgepress.model import Model
+from edgepress.normalize import Normalized
+from edgepress.pipeline.candidates import Candidate, candidate, compare
+from edgepress.pipeline.choose import Choice, ratio_of
+from edgepress.pipeline.context import Context
+from edgepress.pipeline.prepare import Opened, with_evaluation
+from edgepress.planner import count_macs
+from edgepress.quality import Comparison, Limit, Verdict, judge
+from edgepress.quantize import stays_float
+from edgepress.report.result import (
+    CLEANED,
+    ORIGINAL,
+    PLAIN_INT8,
+    LayerRow,
+    Quality,
+    Report,
+    StageRow,
+    Variant,
+)
+from edgepress.report.verdict import sentence
+from edgepress.request import Request
+
+SHIPPED_SLOWER = 1.05
+"""From this ratio on the report says that the file as shipped is slower than the cleaned one."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything the stages found out, before it is put into words."""
+
+    request: Request
+    opened: Opened
+    normalized: Normalized
+    context: Context | None
+    limit: Limit | None
+    candidates: tuple[Candidate, ...]
+    timing: Mapping[int, Timing]
+    choice: Choice | None
+    plain: Model | None
+    plain_verdict: Verdict | None
+    refusals: tuple[Refusal, ...]
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def start(
+        cls,
+        request: Request,
+        opened: Opened,
+        normalized: Normalized,
+        context: Context | None = None,
+        refusals: Sequence[Refusal] = (),
+    ) -> Findings:
+        """What is known before anything was tried."""
+        skipped = [Refusal(step.name, step.skipped) for step in normalized.steps if step.skipped]
+        return cls(
+            request=request,
+            opened=opened,
+            normalized=normalized,
+            context=context,
+            limit=None,
+            candidates=(),
+            timing={},
+            choice=None,
+            plain=None,
+            plain_verdict=None,
+            refusals=(*skipped, *refusals),
+            provenance={"version": __version__, "budgets": _budgets(request)},
+        )
+
+    @property
+    def original_bytes(self) -> int:
+        """Size of the model as it came, weights inside."""
+        return self.opened.model.size
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """Thread counts to time: one, and what was asked for or all cores."""
+        return tuple(sorted({1, self.request.threads or describe().cores}))
+
+    @property
+    def decisive_threads(self) -> int:
+        """The count the choice is made by: one, unless the user names another."""
+        return self.request.threads or 1
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that was chosen; the cleaned model when nothing was tried."""
+        if self.choice is None:
+            return candidate(CLEANED, "cleaned fp32", self.normalized.model, (), _untouched())
+        return next(item for item in self.candidates if item.name == self.choice.chosen)
+
+
+def _untouched() -> Verdict:
+    """Verdict of a model that was only cleaned, without samples: nothing was measured."""
+    nothing = np.zeros(1)
+    same = Comparison(np.zeros(1, bool), nothing, None, np.ones((1, 1)), nothing[:, None])
+    return dataclasses.replace(judge(same, Limit("sqnr", 0.0, 0.0)), samples=0)
+
+
+def report(findings: Findings, stages: Sequence[StageRow], output: Path | None, plan: Path | None) -> Report:
+    """The report of one compression."""
+    request, chosen = findings.request, findings.chosen
+    variants = tuple(_variants(findings))
+    taken = next(item for item in variants if item.name == chosen.name)
+    return Report(
+        model=str(request.model),
+        output=None if output is None else str(output),
+        variants=variants,
+        chosen=chosen.name,
+        verdict=sentence(variants[0], taken, written=output is not None),
+        budgets=_budgets(request),
+        layers=tuple(_layers(findings, chosen)),
+        refusals=findings.refusals,
+        notes=tuple(_notes(findings)),
+        stages=tuple(stages),
+        machine=describe(),
+        data=_data(findings),
+        plan=None if plan is None else str(plan),
+        command=shlex.join(["edgepress", *sys.argv[1:]]),
+        next="" if output is None else shlex.join(["edgepress", "bench", str(request.model), str(output)]),
+        versions={"edgepress": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy", "torch")}},
+        seed=request.seed,
+        threads=tuple(findings.timing),
+    )
+
+
+def _budgets(request: Request) -> dict[str, float | None]:
+    return {
+        "max_drop": request.max_drop,
+        "min_sqnr": request.min_sqnr,
+        "mac_ratio": request.mac_ratio,
+        "size_ratio": request.size_ratio,
+        "speedup": request.speedup,
+    }
+
+
+def _variants(findings: Findings) -> list[Variant]:
+    """The original first, then plain int8, then every candidate."""
+    cleaned = findings.candidates[0] if findings.candidates else findings.chosen
+    macs, parameters = cleaned.macs, findings.opened.model.parameters
+    times = {n: timing.latency(CLEANED) for n, timing in findings.timing.items()}
+    found = [
+        Variant(ORIGINAL, "original (times: cleaned fp32)", findings.original_bytes, macs, parameters, None, times, {},
+                runtime.fused_operators(findings.opened.model.data), "the model as it came")
+    ]
+    if findings.plain is not None and findings.plain_verdict is not None:
+        found.append(_variant(findings, PLAIN_INT8, "plain onnxruntime int8", findings.plain, macs, parameters,
+                              findings.plain_verdict, "for comparison"))
+    reasons = {} if findings.choice is None else findings.choice.reasons
+    for item in findings.candidates or (findings.chosen,):
+        found.append(_variant(findings, item.name, item.label, item.model, item.macs, item.parameters, item.verdict,
+                              reasons.get(item.name, "written")))
+    return found
+
+
+def _variant(
+    findings: Findings, name: str, label: str, model: Model, macs: int, parameters: int, verdict: Verdict, reason: str
+) -> Variant:
+    ratios = {n: timing.ratio(name) for n, timing in findings.timing.items()}
+    return Variant(
+        name=name,
+        label=label,
+        file_bytes=model.size,
+        macs=macs,
+        parameters=parameters,
+        quality=_quality(findings, model, verdict, name),
+        latency={n: timing.latency(name) for n, timing in findings.timing.items()},
+        ratio={n: ratio for n, ratio in ratios.items() if ratio is not None},
+        operators=runtime.fused_operators(model.data),
+        verdict=reason,
+    )
+
+
+def _quality(findings: Findings, model: Model, verdict: Verdict, name: str) -> Quality | None:
+    """Quality on the evaluation samples when they were given (chosen and plain only), else on the hold-out ones."""
+    if not verdict.samples:
+        return None
+    evaluation, limit = findings.opened.evaluation, findings.limit
+    shown = (findings.chosen.name, PLAIN_INT8)
+    if evaluation is None or findings.context is None or limit is None or name not in shown:
+        return _as_quality(verdict, "hold-out")
+    judged = judge(compare(findings.opened.model, model, with_evaluation(findings.context, evaluation)), _evaluated(findings, limit))
+    return _as_quality(judged, "eval-data")
+
+
+def _evaluated(findings: Findings, limit: Limit) -> Limit:
+    """The limit on evaluation samples: by accuracy when they have labels, by agreement when they have none."""
+    evaluation = findings.opened.evaluation
+    if limit.measure == "sqnr" or evaluation is None:
+        return limit
+    return Limit("agreement" if evaluation.labels is None else "accuracy", limit.max_drop, limit.min_sqnr)
+
+
+def _as_quality(verdict: Verdict, source: Any) -> Quality:
+    """A verdict in the terms of the report: what the user reads as lost, and what decided."""
+    shared = {
+        "measure": verdict.measure,
+        "samples": verdict.samples,
+        "before": verdict.before,
+        "after": verdict.after,
+        "sqnr_db": verdict.sqnr,
+        "state": verdict.state,
+        "settle_samples": verdict.settle,
+        "source": source,
+    }
+    if verdict.measure == "sqnr":
+        floor = verdict.after + verdict.loss
+        return Quality(**shared, drop=None, low=floor - verdict.high, high=floor - verdict.low, agreement=None, kl=None, limit=floor)
+    known = {"agreement": verdict.agreement, "kl": verdict.kl, "limit": verdict.allowed}
+    if verdict.measure == "accuracy":
+        return Quality(**shared, **known, drop=verdict.loss, low=verdict.low, high=verdict.high)
+    low, high = 100 - verdict.agreement_high, 100 - verdict.agreement_low
+    return Quality(
+        **shared, **known, drop=100 - verdict.agreement, low=low, high=high, kl_low=verdict.low, kl_high=verdict.high
+    )
+
+
+def _layers(findings: Findings, chosen: Candidate) -> list[LayerRow]:
+    """Widths and bits of every weighted node; groups say how wide the cut left them."""
+    model = findings.normalized.model
+    removed = {cut.group: len(cut.removed) for cut in chosen.cuts}
+    after = _widths(findings, removed)
+    kept = {} if findings.context is None else stays_float(model, findings.context.target)
+    float_nodes = set() if chosen.quantization is None else set(chosen.quantization.float_nodes)
+    rows = []
+    for node in model.nodes:
+        if node.name in count_macs(model):
+            width = _width(model, node.name)
+            reason = kept.get(node.name, "kept float for quality" if node.name in float_nodes else "")
+            integer = chosen.quantization is not None and not reason
+            rows.append(LayerRow(node.name, node.op, width, after.get(node.name, width), "int8" if integer else "float32",
+                                 reason if chosen.quantization is not None else ""))
+    return rows
+
+
+def _width(model: Model, name: str) -> int:
+    node = model.node(name)
+    shape = model.constants[node.inputs[1]].shape
+    by_rows = node.op == "Conv" or (node.op == "Gemm" and node.attributes.get("transB", 0))
+    return int(shape[0] if by_rows else shape[-1])
+
+
+def _widths(findings: Findings, removed: Mapping[str, int]) -> dict[str, int]:
+    """Output channels after the cut, of nodes whose output channels a shrunken group owns."""
+    if findings.context is None:
+        return {}
+    model = findings.normalized.model
+    found: dict[str, int] = {}
+    for group in findings.context.grouping.groups:
+        for site in group.sites:
+            node = model.node(site.node)
+            if removed.get(group.name) and node.op in WEIGHTED and site.tensor == node.inputs[1] and site.role != "in":
+                before = found.get(site.node, _width(model, site.node))
+                found[site.node] = before - removed[group.name] * site.index.shape[1]
+    return found
+
+
+def _notes(findings: Findings) -> list[str]:
+    notes = []
+    if findings.context is None:
+        notes.append("No samples were given, so nothing was pruned or quantized: the model was only cleaned; pass --data.")
+    for timing in list(findings.timing.values())[:1]:
+        shipped = ratio_of(ORIGINAL, timing)
+        if shipped > SHIPPED_SLOWER:
+            notes.append(f"The file as it came takes {shipped:.2f} times as long as the cleaned fp32 model all times refer to.")
+    decided = findings.chosen.verdict
+    if findings.context is not None and decided.measure == "agreement":
+        notes.append(f"Without labels quality is agreement with the original; KL of the outputs is {decided.kl:.4f} nats.")
+    if findings.context is not None and findings.request.target not in ("auto", findings.context.target.name):
+        notes.append(f"Decided for {findings.context.target.name}, but timed on this machine.")
+    return notes
+
+
+def _data(findings: Findings) -> dict[str, Any]:
+    context, opened = findings.context, findings.opened
+    if context is None or opened.feed is None:
+        return {"source": None}
+    return {
+        "source": findings.request.data,
+        "sha256": opened.feed.sha256,
+        "fit": len(context.fit),
+        "hold_out": len(context.hold_out),
+        "labelled": opened.feed.labels is not None,
+        "evaluation": findings.request.eval_data,
+    }

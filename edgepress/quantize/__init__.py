@@ -1,0 +1,31 @@
+"""Quantize: a float model becomes int8 QDQ, laid out so that onnxruntime fuses all of it.
+
+``observe`` the activations on samples, read their ``ranges``, ``round_weights``, then ``quantize``; ``unfused`` tells
+what onnxruntime does not run as it should. ``repair`` (its own module: it needs torch) and ``baseline`` (it needs
+onnxruntime's quantizer) are imported by those who want them.
+"""
+
+from __future__ import annotations
+
+from edgepress.quantize.fusion import unfused
+from edgepress.quantize.qdq import quantize
+from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
+from edgepress.quantize.regions import stays_float
+from edgepress.quantize.slim import slim
+from edgepress.quantize.weights import Rounded, bias_correction, round_weights
+
+__all__ = [
+    "Histogram",
+    "Observations",
+    "Range",
+    "Rounded",
+    "activations_to_observe",
+    "bias_correction",
+    "observe",
+    "quantize",
+    "ranges",
+    "round_weights",
+    "slim",
+    "stays_float",
+    "unfused",
+]

@@ -1,0 +1,86 @@
+"""The uint8 grid of every activation tensor that carries a Q.
+
+    scale = (high - low) / 255,   zero = round(-low / scale)      with low <= 0 <= high
+
+What onnxruntime fuses decides the rest: zero is 0 behind a Relu, the grid stays inside the bounds of a Clip, tensors
+that are only moved about (MaxPool, Reshape, Slice, ...) have the grid of what they come from, and a Gemm that only
+float nodes read has none. Guarantees that 0.0 is on every grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepress.errors import InvariantError
+from edgepress.model import Model
+from edgepress.ops.table import Role
+from edgepress.quantize.ranges import Range
+from edgepress.quantize.regions import Unit, clip_bounds, operands
+
+SMALLEST_WIDTH = 1e-20
+"""A tensor narrower than this was never seen to move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The uint8 grid of one activation tensor."""
+
+    scale: np.float32
+    zero: int
+
+
+def grid_of(given: Range, bounds: tuple[float, float] | None = None) -> Grid:
+    """The uint8 grid that covers a range and zero; behind a Clip it must not reach over the bounds."""
+    low, high = min(given.low, 0.0), max(given.high, 0.0)
+    if high - low < SMALLEST_WIDTH:
+        high = 1.0  # nothing was ever seen here: any grid will do
+    scale = np.float32((high - low) / 255)
+    zero = int(np.clip(np.rint(-low / scale), 0, 255))
+    for reach, bound in ((255 - zero, bounds[1]), (zero, -bounds[0])) if bounds else ():
+        if reach and scale * np.float32(reach) > bound:
+            scale = np.nextafter(np.float32(bound / reach), np.float32(0))
+    return Grid(scale, zero)
+
+
+def grids(
+    model: Model, found: Sequence[Unit], inside: Collection[str], ranges: Mapping[str, Range], same: Mapping[str, str]
+) -> dict[str, Grid]:
+    """The grid of every tensor that carries a Q; tensors that are only moved about share one.
+
+    Args:
+        model: a typed model.
+        found: its units.
+        inside: names of those that run in int8.
+        ranges: observed ranges.
+        same: tensors that have the grid of another one, beside those of data movement.
+    """
+    made: dict[str, Grid] = {}
+    clips = {u.outputs[0]: clip_bounds(model, u.fused) for u in found if u.fused and u.fused.op == "Clip"}
+
+    def add(tensor: str) -> None:
+        if tensor not in made:
+            if tensor not in ranges:
+                raise InvariantError(f"Tensor {tensor!r} has no range: observe activations_to_observe(model).")
+            made[tensor] = grid_of(ranges[tensor], clips.get(tensor))
+
+    for unit in found:
+        if unit.name not in inside:
+            continue
+        for tensor in operands(model, unit):
+            add(tensor)
+        for tensor in unit.outputs:
+            if unit.role is Role.ALIKE or tensor in same:
+                made[tensor] = made[same.get(tensor, unit.node.inputs[0])]
+            elif unit.role is not Role.WEIGHTED or _needs_grid(model, unit, tensor, found, inside):
+                add(tensor)
+    return made
+
+
+def _needs_grid(model: Model, unit: Unit, tensor: str, found: Sequence[Unit], inside: Collection[str]) -> bool:
+    """A Gemm that no int8 unit reads can hand out float: one rounding less, and it fuses all the same."""
+    if not unit.hands_out_float:
+        return True
+    return any(other.name in inside and tensor in operands(model, other) for other in found)

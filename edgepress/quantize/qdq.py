@@ -1,0 +1,226 @@
+"""Write the int8 graph: QuantizeLinear / DequantizeLinear (QDQ) around the units that run in int8.
+
+    q = clip(round(x / scale) + zero, 0, 255)      activations, uint8, one scale per tensor
+    w = scale[o] q                                 weights, int8, one scale per output channel, zero point 0
+    b = scale_x scale_w[o] q                       bias, int32
+
+Every choice follows what onnxruntime 1.31 fuses: the output of an int8 unit is read through one Q only, the Q
+sits behind the Relu or Clip (zero point 0 behind a Relu, scale <= bound / 255 behind a Clip), data movement shares
+the scale of its input, a Gemm or MatMul that only float nodes read gets no Q, a graph output ends in Q -> DQ.
+Guarantees: the graph outputs keep their names and types, float nodes read float, original node names stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edgepress.errors import InvariantError, ModelError
+from edgepress.model import Model
+from edgepress.ops.table import Role
+from edgepress.plan import Quantization
+from edgepress.quantize.grids import Grid, grids
+from edgepress.quantize.ranges import Range
+from edgepress.quantize.regions import READS_SHAPE, Unit, int8_units, operands, stays_float, typed, units
+from edgepress.quantize.shortcuts import as_convolutions
+from edgepress.quantize.slim import slim
+from edgepress.quantize.weights import Rounded, round_weights, to_grid
+from edgepress.targets import Target
+
+IR_VERSION = 10
+OPSETS = (13, 21)
+LARGEST_BIAS = 1 << 30
+"""Largest ``|int32 bias|``: leaves room for the sum of products."""
+
+
+def quantize(
+    model: Model,
+    ranges: Mapping[str, Range],
+    rounded: Mapping[str, Rounded],
+    settings: Quantization,
+    target: Target,
+) -> Model:
+    """The int8 QDQ form of a normalized float model.
+
+    Args:
+        model: the float model (opset 13 to 21).
+        ranges: range of every tensor of ``activations_to_observe``.
+        rounded: int8 weights by node name; weighted nodes that are not in it stay float.
+        settings: ``float_nodes`` stay float as well, with float weights.
+        target: its rules (``stays_float``) keep some more nodes float. Their weights are stored as int8 all the
+            same (a quarter of the bytes, float speed), as ``rounded`` has them if it does.
+
+    Raises:
+        ModelError: the model has an operator set without per-channel int8 weights, or a newer one.
+        InvariantError: a tensor that needs a range has none.
+    """
+    if not OPSETS[0] <= model.opset <= OPSETS[1]:
+        raise ModelError(f"Int8 needs operator set {OPSETS[0]} to {OPSETS[1]}, not {model.opset}: normalize it first.")
+    model = typed(model)
+    by_rule = stays_float(model, target)
+    weighted = rounded.keys() - set(settings.float_nodes) - by_rule.keys()
+    rewritten = as_convolutions(model, weighted)
+    weights = {name: rounded[name] for name in weighted} | dict(rewritten.rounded)
+    stored = {
+        unit.name: rounded.get(unit.name) or _round(model, unit, settings.weight_limit)
+        for unit in units(model)
+        if unit.role is Role.WEIGHTED and unit.name in by_rule and unit.name not in settings.float_nodes
+    }
+    return slim(_written(rewritten.model, ranges, weights, rewritten.same, stored))
+
+
+def _round(model: Model, unit: Unit, limit: int) -> Rounded:
+    by_row = unit.node.op == "Conv" or bool(unit.node.attributes.get("transB", 0))
+    return round_weights(model.constants[unit.node.inputs[1]], 0 if by_row else 1, limit)
+
+
+def _written(
+    model: Model,
+    ranges: Mapping[str, Range],
+    rounded: Mapping[str, Rounded],
+    same: Mapping[str, str],
+    stored: Mapping[str, Rounded],
+) -> Model:
+    proto = model.edit()
+    proto.ir_version = max(proto.ir_version, IR_VERSION)
+    del proto.graph.node[:]
+    found, inside = units(model), int8_units(model, rounded.keys())
+    writer = _Writer(model, proto, found, inside, {**rounded, **stored}, grids(model, found, inside, ranges, same))
+    for node, original in zip(model.nodes, model.edit().graph.node, strict=True):
+        writer.write(node.name, original)
+    writer.finish()
+    return Model.of(proto)
+
+
+@dataclass
+class _Writer:
+    """Copies a graph node by node into ``proto``, with Q and DQ where they belong."""
+
+    model: Model
+    proto: onnx.ModelProto
+    found: Sequence[Unit]
+    inside: Collection[str]
+    rounded: Mapping[str, Rounded]
+    grids: Mapping[str, Grid]
+    done: dict[str, str] = field(default_factory=dict)  # tensor -> its DQ output
+
+    def __post_init__(self) -> None:
+        self.units = {unit.name: unit for unit in self.found}
+        self.made = {tensor for unit in self.found if unit.name in self.inside for tensor in unit.outputs}
+
+    def write(self, name: str, node: onnx.NodeProto) -> None:
+        """Write one node of the model, given its original form."""
+        unit = self.units.get(name)
+        if unit is not None and name in self.inside:
+            self._int8(unit, node)
+        else:
+            self._float(name, node)
+        renamed = [self._raw(tensor) for tensor in node.output]
+        node.output[:] = renamed
+        self.proto.graph.node.append(node)
+
+    def _float(self, name: str, node: onnx.NodeProto) -> None:
+        for place, tensor in enumerate(node.input):
+            if tensor in self.grids and tensor in self.made:
+                reads_shape = node.op_type in READS_SHAPE
+                node.input[place] = self._q(tensor) if reads_shape else self._dq(tensor)
+        if name in self.rounded:
+            self._stored(name, node)
+
+    def _int8(self, unit: Unit, node: onnx.NodeProto) -> None:
+        read = operands(self.model, unit)
+        for place, tensor in enumerate(node.input):
+            if tensor in read:
+                node.input[place] = self._dq(tensor)
+        if unit.role is Role.WEIGHTED:
+            self._weights(unit, node)
+
+    def _raw(self, tensor: str) -> str:
+        """Name under which a tensor is made: a graph output made in int8 gets its own name behind the DQ only."""
+        through = tensor in self.model.outputs and tensor in self.made and tensor in self.grids
+        return f"{tensor}/raw" if through else tensor
+
+    def _q(self, tensor: str) -> str:
+        self._dq(tensor)
+        return f"{tensor}/q"
+
+    def _dq(self, tensor: str) -> str:
+        if tensor not in self.done:
+            grid, raw = self.grids[tensor], self._raw(tensor)
+            self.done[tensor] = tensor if raw != tensor else f"{tensor}/dq"
+            scale = self._constant(f"{tensor}/scale", np.array(grid.scale, np.float32))
+            zero = self._constant(f"{tensor}/zero", np.array(grid.zero, np.uint8))  # data movement wants it said
+            self._add("QuantizeLinear", [raw, scale, zero], f"{tensor}/q")
+            self._add("DequantizeLinear", [f"{tensor}/q", scale, zero], self.done[tensor])
+        return self.done[tensor]
+
+    def finish(self) -> None:
+        """Close the graph outputs that nothing else has read."""
+        for tensor in self.model.outputs:
+            if tensor in self.grids and tensor in self.made:
+                self._dq(tensor)
+
+    def _weights(self, unit: Unit, node: onnx.NodeProto) -> None:
+        name, source = unit.name, self.rounded[unit.name]
+        scale_in = self.grids[unit.node.inputs[0]].scale
+        bias = _bias(self.model, unit, source)
+        if bias is not None:
+            if node.op_type == "MatMul":
+                raise InvariantError(f"MatMul {name!r} takes no bias: this is a bug, please report it.")
+            source = _room_for_bias(source, bias, scale_in)
+        values = self._constant(f"{name}/w", source.values)
+        given = [values, self._constant(f"{name}/ws", source.scale)]
+        if node.op_type != "Conv":  # without its zero point a Gemm does not fuse (onnxruntime 1.31)
+            given.append(self._constant(f"{name}/wz", np.zeros(source.scale.shape, np.int8)))
+        node.input[1] = self._add("DequantizeLinear", given, f"{name}/wdq", axis=source.axis)
+        if bias is not None:
+            step = (scale_in * source.scale).astype(np.float32)
+            whole = self._constant(f"{name}/b", np.rint(bias / step.astype(np.float64)).astype(np.int32))
+            inputs = [whole, self._constant(f"{name}/bs", step)]
+            del node.input[2:]
+            node.input.append(self._add("DequantizeLinear", inputs, f"{name}/bdq", axis=0))
+
+    def _stored(self, name: str, node: onnx.NodeProto) -> None:
+        """Weights of a float node kept as int8; onnxruntime multiplies them out once, when it loads the file."""
+        source = self.rounded[name]
+        shape = [-1 if axis == source.axis else 1 for axis in range(source.values.ndim)]
+        values = self._constant(f"{name}/w", source.values)
+        scale = self._constant(f"{name}/ws", source.scale.reshape(shape))
+        cast = self._add("Cast", [values], f"{name}/wf", to=onnx.TensorProto.FLOAT)
+        node.input[1] = self._add("Mul", [cast, scale], f"{name}/wdq")
+        if source.bias is not None:
+            del node.input[2:]
+            node.input.append(self._constant(f"{name}/b", source.bias.astype(np.float32)))
+
+    def _constant(self, name: str, values: np.ndarray) -> str:
+        self.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
+        return name
+
+    def _add(self, op: str, inputs: list[str], output: str, **attributes: int) -> str:
+        node = onnx.NodeProto(op_type=op, input=inputs, output=[output])  # no name: ours need none
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.proto.graph.node.append(node)
+        return output
+
+
+def _bias(model: Model, unit: Unit, source: Rounded) -> np.ndarray | None:
+    """The float64 bias ``[channels]`` of a weighted unit; None without."""
+    inputs = unit.node.inputs
+    own = model.constants[inputs[2]] if len(inputs) > 2 and inputs[2] else None
+    found = source.bias if source.bias is not None else own
+    if found is None:
+        return None
+    return np.array(np.broadcast_to(found.reshape(-1), source.scale.shape), dtype=np.float64)
+
+
+def _room_for_bias(source: Rounded, bias: np.ndarray, scale_in: np.float32) -> Rounded:
+    """Coarser weights where a channel has a bias that int32 cannot hold otherwise (next to no weights)."""
+    needed = (np.abs(bias) / (float(scale_in) * LARGEST_BIAS)).astype(np.float32)
+    scale = np.maximum(source.scale, needed)
+    if (scale == source.scale).all():
+        return source
+    return replace(source, scale=scale, values=to_grid(source.weight, scale, source.axis, 127))

@@ -1,0 +1,204 @@
+"""Ranges of activations, from statistics that can be gathered in any order.
+
+Two streamed passes over the samples: the least and greatest value of every tensor, then a histogram of
+fixed edges between them. Both merge: bounds by min and max, histograms by adding integer counts, so the
+result does not depend on how the samples are cut into chunks. The means of the inputs of weighted nodes
+come along for the bias correction.
+
+    minmax:      [least, greatest]
+    percentile:  [P(100 - p), P(p)] read off the histogram, linear inside a bin; a bound that is exactly
+                 zero (behind a ReLU) is kept.
+
+Memory is flat: tensors are exposed in slices and samples in chunks so that one run stays under ``BUDGET``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgepress import runtime
+from edgepress.errors import DataError, InvariantError
+from edgepress.model import Model
+from edgepress.ops.table import Role
+from edgepress.plan import Quantization
+from edgepress.quantize.regions import elements, operands, typed, units
+
+BUDGET = 32 << 20
+"""Elements of the exposed tensors in one run."""
+CHUNKS = (8, 64)
+"""Least samples in a chunk (tensors are sliced rather than go below, unless one alone is too big), and most."""
+SMALLEST_WIDTH = 1e-30
+"""Tensors narrower than this count as constant."""
+
+
+class Samples(Protocol):
+    """Anything that hands out its samples in chunks with ``.inputs``, a dict of model inputs."""
+
+    def chunks(self, size: int, /) -> Iterable[Any]:
+        """The samples in chunks of at most ``size``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Least and greatest value that one activation tensor keeps."""
+
+    low: float
+    high: float
+
+    def merge(self, other: Range) -> Range:
+        """The range that holds both."""
+        return Range(min(self.low, other.low), max(self.high, other.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts (int64) of values in equal bins of ``[low, high]``."""
+
+    low: float
+    high: float
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, low: float, high: float, bins: int) -> Histogram:
+        """Count ``values``; what lies outside goes to the first or last bin."""
+        per_unit = bins / (high - low) if high - low > SMALLEST_WIDTH else 0.0
+        places = ((values.ravel() - np.float32(low)) * np.float32(per_unit)).astype(np.int32)
+        counts = np.bincount(np.clip(places, 0, bins - 1, out=places), minlength=bins)
+        return cls(low, high, counts.astype(np.int64))
+
+    def merge(self, other: Histogram) -> Histogram:
+        """The histogram of both sets of values; the edges must be the same."""
+        if (self.low, self.high, self.counts.size) != (other.low, other.high, other.counts.size):
+            raise InvariantError("Histograms with different edges cannot be merged: this is a bug, please report it.")
+        return Histogram(self.low, self.high, self.counts + other.counts)
+
+    def percentile(self, percent: float) -> float:
+        """Value below which ``percent`` percent of the counts lie, linear inside a bin."""
+        below = np.concatenate([[0], np.cumsum(self.counts)])
+        edges = np.linspace(self.low, self.high, self.counts.size + 1)
+        return float(np.interp(percent / 100 * below[-1], below, edges))
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """What the samples did to a model.
+
+    Attributes:
+        bounds: least and greatest value by tensor.
+        histograms: counts by tensor (empty when observed with ``bins=0``).
+        means: mean of every channel of the input of a weighted node, by node name, float64 ``[I]``.
+    """
+
+    bounds: Mapping[str, Range]
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    means: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def activations_to_observe(model: Model, float_nodes: Iterable[str] = ()) -> tuple[str, ...]:
+    """Every tensor that can carry a Q when the nodes ``float_nodes`` stay float, in graph order."""
+    model, kept = typed(model), set(float_nodes)
+    found: dict[str, None] = {}
+    for unit in units(model):
+        if unit.role is Role.FLOAT or unit.name in kept:
+            continue
+        found.update(dict.fromkeys(operands(model, unit)))
+        found.update(dict.fromkeys(unit.outputs))
+    return tuple(found)
+
+
+def observe(model: Model, feed: Samples, tensors: Sequence[str], *, bins: int = 2048) -> Observations:
+    """Run the samples through the model twice and note what the tensors do.
+
+    Args:
+        model: the float model.
+        feed: the samples.
+        tensors: activation tensors (graph inputs are allowed).
+        bins: bins of each histogram; 0 leaves the second pass out.
+
+    Raises:
+        DataError: no samples, or a value that is not finite.
+    """
+    model = typed(model)
+    where = {unit.name: (unit.node.inputs[0], 1 if unit.node.op == "Conv" else -1) for unit in _weighted(model)}
+    bounds: dict[str, Range] = {}
+    totals: dict[str, tuple[np.ndarray, int]] = {}
+    for name, values in _stream(model, feed, tensors):
+        bounds[name] = _bounds(name, values).merge(bounds.get(name, Range(np.inf, -np.inf)))
+        for node, (source, axis) in where.items():
+            if source == name:
+                totals[node] = _add(totals.get(node), values, axis)
+    if len(bounds) < len(set(tensors)):
+        raise DataError("There are no samples to observe: hand over at least one.")
+    histograms: dict[str, Histogram] = {}
+    for name, values in _stream(model, feed, tensors) if bins else ():
+        found = Histogram.of(values, bounds[name].low, bounds[name].high, bins)
+        histograms[name] = found.merge(histograms[name]) if name in histograms else found
+    return Observations(bounds, histograms, {node: total / count for node, (total, count) in totals.items()})
+
+
+def ranges(observations: Observations, settings: Quantization) -> dict[str, Range]:
+    """The range of every observed tensor, as the settings want it.
+
+    Raises:
+        InvariantError: percentiles are asked of observations without histograms.
+    """
+    if settings.ranges == "minmax":
+        return dict(observations.bounds)
+    if observations.histograms.keys() != observations.bounds.keys():
+        raise InvariantError("Percentile ranges need histograms: observe with bins > 0.")
+    return {name: _tails(found, settings.percentile) for name, found in observations.histograms.items()}
+
+
+def _tails(found: Histogram, percent: float) -> Range:
+    low = found.low if found.low == 0 else found.percentile(100 - percent)
+    return Range(low, found.high if found.high == 0 else found.percentile(percent))
+
+
+def _weighted(model: Model) -> list[Any]:
+    return [unit for unit in units(model) if unit.role is Role.WEIGHTED]
+
+
+def _bounds(name: str, values: np.ndarray) -> Range:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise DataError(f"The samples make {name!r} infinite or not a number: check them and the model.")
+    return Range(low, high)
+
+
+def _add(total: tuple[np.ndarray, int] | None, values: np.ndarray, axis: int) -> tuple[np.ndarray, int]:
+    rows = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    added = rows.sum(axis=0, dtype=np.float64)
+    return (added, len(rows)) if total is None else (total[0] + added, total[1] + len(rows))
+
+
+def _stream(model: Model, feed: Samples, tensors: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of every chunk, non-empty, a slice of the tensors at a time."""
+    sizes = [max(elements(model, name), 1) for name in tensors] or [1]
+    size = max(1, min(int(np.clip(BUDGET // sum(sizes), *CHUNKS)), BUDGET // max(sizes)))
+    for part in _slices(model, list(dict.fromkeys(tensors)), BUDGET // size):
+        inner = [name for name in part if name not in model.inputs]
+        opened = runtime.session(model.exposing(inner)) if inner else None
+        for chunk in feed.chunks(size):
+            found = runtime.run(opened, chunk.inputs, inner) if opened else {}
+            for name in part:
+                values = chunk.inputs[name] if name in model.inputs else found[name]
+                if values.size:
+                    yield name, values
+
+
+def _slices(model: Model, tensors: Sequence[str], room: int) -> list[list[str]]:
+    """Cut a list of tensors where their elements add up to more than ``room``."""
+    parts: list[list[str]] = []
+    used = 0
+    for name in tensors:
+        amount = elements(model, name)
+        if not parts or used + amount > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(name)
+        used += amount
+    return parts

@@ -1,0 +1,44 @@
+"""What edgepress found out, and how it is said: plain data, JSON, terminal, pipe, progress."""
+
+from __future__ import annotations
+
+from edgepress.report.progress import Lines, Live, Progress, Recorder, Silent, Stage
+from edgepress.report.result import (
+    CLEANED,
+    ORIGINAL,
+    PLAIN_INT8,
+    Applied,
+    Benchmark,
+    BenchModel,
+    Explanation,
+    GroupRow,
+    LayerRow,
+    Quality,
+    Report,
+    StageRow,
+    Variant,
+)
+from edgepress.report.verdict import sentence
+
+__all__ = [
+    "CLEANED",
+    "ORIGINAL",
+    "PLAIN_INT8",
+    "Applied",
+    "BenchModel",
+    "Benchmark",
+    "Explanation",
+    "GroupRow",
+    "LayerRow",
+    "Lines",
+    "Live",
+    "Progress",
+    "Quality",
+    "Recorder",
+    "Report",
+    "Silent",
+    "Stage",
+    "StageRow",
+    "Variant",
+    "sentence",
+]

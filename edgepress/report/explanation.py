@@ -1,0 +1,48 @@
+"""An explanation of a model, on a terminal and in a pipe: channel groups, and what must stay as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from edgepress.report import layout
+from edgepress.report.result import Explanation, GroupRow
+
+
+def render(explanation: Explanation, console: Console) -> None:
+    """Print the groups and the refusals."""
+    free = [group for group in explanation.groups if group.refusal is None]
+    layout.sentence(console, _sentence(explanation, free), "bold")
+    console.print()
+    if explanation.groups:
+        headings = ("group", "channels", "made by", "read by", "must stay because")
+        layout.show(console, layout.table(console, headings, [_cells(g) for g in explanation.groups], prose=True))
+    for refusal in explanation.refusals:
+        layout.paragraph(console, "refused", str(refusal))
+
+
+def _sentence(explanation: Explanation, free: Sequence[GroupRow]) -> str:
+    channels = sum(group.size for group in free)
+    return (
+        f"{explanation.model}: {len(free)} of {len(explanation.groups)} channel groups can be cut, {channels} channels."
+    )
+
+
+def _cells(group: GroupRow) -> list[str]:
+    return [group.name, str(group.size), _few(group.producers), _few(group.consumers), group.refusal or ""]
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{names[0]} +{len(names) - 1}" if len(names) > 1 else "".join(names)
+
+
+def pairs(explanation: Explanation) -> list[tuple[str, str]]:
+    """The explanation as keys and values for a pipe; a group that must stay carries its reason."""
+    found = []
+    for group in explanation.groups:
+        made, read = ",".join(group.producers), ",".join(group.consumers)
+        found.append((f"group.{group.name}", f"{group.size} {made} -> {read}"))
+        if group.refusal is not None:
+            found.append((f"group.{group.name}.refusal", group.refusal))
+    return found + [("refused", str(refusal)) for refusal in explanation.refusals]

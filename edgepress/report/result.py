@@ -1,0 +1,279 @@
+"""What edgepress found out, as plain data: the report of a compression, a benchmark, an explanation.
+
+Everything the terminal prints comes from here, through ``numbers``; the JSON file holds the same values
+in full, and the derived rows of the table beside them. The schema is versioned by ``format``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from edgepress.bench import Latency, Machine, Ratio, Timing
+from edgepress.errors import InputError, Refusal
+from edgepress.report import schema
+
+REPORT_FORMAT = "edgepress-report/1"
+BENCH_FORMAT = "edgepress-bench/1"
+EXPLAIN_FORMAT = "edgepress-explain/1"
+
+ORIGINAL = "original"
+PLAIN_INT8 = "plain-int8"
+CLEANED = "cleaned"
+"""Names of the variants every compression has; candidates may be called anything else."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How much a variant differs from the original, held against the limit.
+
+    Attributes:
+        measure: what was measured.
+        samples: how many samples it rests on.
+        before: the original: accuracy in percent, 100 for agreement, infinite for SQNR.
+        after: the variant: accuracy or agreement in percent, SQNR in dB.
+        drop: points lost (accuracy) or percent of answers changed (agreement); None for SQNR.
+        low: lower end of the 95 % interval of ``drop`` (of ``after``, in dB, for SQNR).
+        high: upper end of that interval.
+        agreement: percent of answers that stayed the same; None if the model does not classify.
+        kl: mean KL divergence from the original in nats; None if the model does not classify.
+        kl_low: lower end of its 95 % interval; None unless it decides (no labels).
+        kl_high: upper end of that interval.
+        sqnr_db: signal-to-noise ratio of the worst output in dB.
+        state: ``within`` (the whole interval is), ``probably within`` (the interval reaches out) or ``over`` the limit.
+        settle_samples: about how many samples would settle ``probably within``.
+        limit: the most ``drop`` may be, the most ``kl`` may be (agreement), or the least SQNR in dB.
+        source: which samples: held out of the data, or handed over for this purpose.
+    """
+
+    measure: Literal["accuracy", "agreement", "sqnr"]
+    samples: int
+    before: float
+    after: float
+    drop: float | None
+    low: float | None
+    high: float | None
+    agreement: float | None
+    kl: float | None
+    sqnr_db: float | None
+    state: Literal["within", "probably within", "over"]
+    settle_samples: int | None
+    limit: float
+    source: Literal["hold-out", "eval-data"]
+    kl_low: float | None = None
+    kl_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One model that was weighed: the original, plain int8, or a candidate.
+
+    Attributes:
+        name: short and unique.
+        label: for people.
+        file_bytes: size as one ONNX file.
+        macs: multiply-adds per sample; None if unknown.
+        parameters: number of weights.
+        quality: None if it was not measured.
+        latency: by number of threads.
+        ratio: time over that of ``Ratio.reference``, by number of threads; empty for the reference.
+        operators: what onnxruntime really runs, after its own fusions.
+        verdict: ``written``, or why not.
+    """
+
+    name: str
+    label: str
+    file_bytes: int
+    macs: int | None
+    parameters: int
+    quality: Quality | None
+    latency: Mapping[int, Latency]
+    ratio: Mapping[int, Ratio]
+    operators: Mapping[str, int]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One weighted node, before and after; widths in output channels."""
+
+    node: str
+    op: str
+    width_before: int
+    width_after: int
+    bits: Literal["int8", "float32"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One finished stage of the work; ``peak_mb`` is the highest memory of the process so far."""
+
+    name: str
+    seconds: float
+    peak_mb: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything one compression found out.
+
+    Attributes:
+        model: path of the input.
+        output: path of the result; None for a dry run.
+        variants: what was weighed, the original first.
+        chosen: name of the variant that was taken.
+        verdict: one sentence (``verdict.sentence``).
+        budgets: explicit budgets by name; None where the user set none.
+        layers: weighted nodes.
+        refusals: what was left alone, and why.
+        notes: further facts the user should know.
+        stages: what took how long.
+        machine: where it was measured.
+        data: source, fit and hold_out (samples), labelled.
+        plan: path of the plan; None if none was written.
+        command: the command that was run.
+        next: a command worth running next.
+        versions: of edgepress and what it stands on.
+        seed: of the split and the order of timing.
+        threads: thread counts that were timed.
+    """
+
+    model: str
+    output: str | None
+    variants: tuple[Variant, ...]
+    chosen: str
+    verdict: str
+    budgets: Mapping[str, float | None]
+    layers: tuple[LayerRow, ...]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+    stages: tuple[StageRow, ...]
+    machine: Machine
+    data: Mapping[str, Any]
+    plan: str | None
+    command: str
+    next: str
+    versions: Mapping[str, str]
+    seed: int
+    threads: tuple[int, ...]
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant of that name."""
+        return next((item for item in self.variants if item.name == name), None)
+
+    @property
+    def original(self) -> Variant:
+        """The model as it came."""
+        return self.variant(ORIGINAL) or self.variants[0]
+
+    @property
+    def taken(self) -> Variant:
+        """The variant that was chosen (KeyError if ``chosen`` names none)."""
+        return {item.name: item for item in self.variants}[self.chosen]
+
+    def to_json(self) -> str:
+        """The report as indented JSON, with the derived rows of the table under ``rows``."""
+        from edgepress.report.rows import rows  # rows stands on the types above
+
+        return _dump(REPORT_FORMAT, self, rows=schema.encode(rows(self)))
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read a report (InputError if it is none)."""
+        return _load(cls, REPORT_FORMAT, text)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchModel:
+    """One file of a benchmark: ``warnings`` are sentences about operators that should not be left over."""
+
+    name: str
+    path: str
+    file_bytes: int
+    operators: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Several files against the first of them.
+
+    Attributes:
+        models: the files, reference first.
+        timing: their times, by ``BenchModel.name``.
+        notes: what the models were run on.
+    """
+
+    models: tuple[BenchModel, ...]
+    timing: Timing
+    notes: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The benchmark as indented JSON."""
+        return _dump(BENCH_FORMAT, self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Benchmark:
+        """Read a benchmark (InputError if it is none)."""
+        return _load(cls, BENCH_FORMAT, text)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """One channel group: nodes that make its channels and nodes that read them; ``refusal`` says why it must stay."""
+
+    name: str
+    size: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What could be done to a model, without doing it."""
+
+    model: str
+    groups: tuple[GroupRow, ...]
+    refusals: tuple[Refusal, ...]
+
+    def to_json(self) -> str:
+        """The explanation as indented JSON."""
+        return _dump(EXPLAIN_FORMAT, self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Explanation:
+        """Read an explanation (InputError if it is none)."""
+        return _load(cls, EXPLAIN_FORMAT, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A plan was applied: where the result is, its size, and what is to be said about it."""
+
+    output: str
+    file_bytes: int
+    note: str
+
+
+def _dump(form: str, value: object, **derived: Any) -> str:
+    return json.dumps({"format": form, **schema.encode(value), **derived}, indent=1, allow_nan=False) + "\n"
+
+
+def _load(kind: type[T], form: str, text: str) -> T:
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"This is not JSON (line {error.lineno}): give an {form} file.") from error
+    if not isinstance(raw, dict) or raw.get("format") != form:
+        raise InputError(f"This is not an {form} file: make one with this version of edgepress.")
+    try:
+        return schema.decode(kind, raw)
+    except ValueError as error:
+        raise InputError(f"This {form} file is damaged ({error}): make it again.") from error

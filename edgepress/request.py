@@ -1,0 +1,148 @@
+"""Request: what the user asks one compression to do, checked before any work starts.
+
+Everything wrong with a request is an :class:`InputError` with one sentence that says what to do. The
+checks of places (:func:`check_input`, :func:`check_output`) are separate functions, because they look at the disk.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepress import targets
+from edgepress.errors import InputError, ModelError, OutputError
+
+TASKS = ("auto", "classify", "regress")
+SUFFIX = ".edge.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One compression, as asked for.
+
+    Attributes:
+        model: the ONNX file.
+        output: where the result goes; None only for a dry run.
+        data: source of the samples (see ``calibrate``); without them a model can only be cleaned.
+        recipe: JSON file that says how to read the samples.
+        eval_data: source of other samples to judge quality by; None holds out a part of ``data``.
+        max_drop: how much accuracy or agreement may be lost, in percentage points.
+        min_sqnr: for models that do not classify: least signal-to-noise ratio of the outputs, in dB.
+        task: ``auto``, ``classify`` or ``regress``.
+        mac_ratio: multiply-adds after / before that must be reached, in (0, 1].
+        size_ratio: file bytes after / before that must be reached, in (0, 1].
+        speedup: time before / after that must be reached, at least 1.
+        prune: may remove channels.
+        quantize: may go to int8.
+        target: name of the target, or ``auto`` for this machine.
+        threads: intra-op threads while timing; None leaves the choice to the pipeline.
+        workers: processes for calibration; None leaves the choice to the pipeline.
+        width_multiple: kept widths are multiples of this; None asks the target.
+        seed: seed of the split and of the order of timing.
+        dry_run: decide and report, write nothing.
+        bench_seconds: how long each round of timing lasts.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    model: Path
+    output: Path | None
+    data: str | None
+    recipe: str | None = None
+    eval_data: str | None = None
+    max_drop: float = 1.0
+    min_sqnr: float = 20.0
+    task: str = "auto"
+    mac_ratio: float | None = None
+    size_ratio: float | None = None
+    speedup: float | None = None
+    prune: bool = True
+    quantize: bool = True
+    target: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
+    width_multiple: int | None = None
+    seed: int = 0
+    dry_run: bool = False
+    bench_seconds: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        for name, value in (("--mac-ratio", self.mac_ratio), ("--size-ratio", self.size_ratio)):
+            _require(value is None or 0 < value <= 1, name, value, "a number above 0 and at most 1 (0.5 means half)")
+        _require(
+            self.speedup is None or 1 <= self.speedup < math.inf, "--speedup", self.speedup, "a number of 1 or more"
+        )
+        _require(0 <= self.max_drop <= 100, "--max-drop", self.max_drop, "percentage points from 0 to 100")
+        _require(math.isfinite(self.min_sqnr), "--min-sqnr", self.min_sqnr, "a number of decibels")
+        _require(self.task in TASKS, "--task", self.task, f"one of {', '.join(TASKS)}")
+        counts = (("--threads", self.threads), ("--workers", self.workers), ("--width-multiple", self.width_multiple))
+        for name, count in counts:
+            _require(count is None or count >= 1, name, count, "a whole number of 1 or more")
+        _require(self.seed >= 0, "--seed", self.seed, "a whole number of 0 or more")
+        _require(0 < self.bench_seconds < math.inf, "bench_seconds", self.bench_seconds, "a number above 0")
+        targets.find(self.target)
+        if self.output is None and not self.dry_run:
+            raise InputError("There is no place to write the result to: give a path with -o, or use --dry-run.")
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise InputError(f"{name} is {value}: give {wanted}.")
+
+
+def default_output(model: Path) -> Path:
+    """Where the result goes when the user does not say: ``<stem>.edge.onnx`` in the current folder."""
+    return Path(model.stem + SUFFIX)
+
+
+def report_path(output: Path) -> Path:
+    """Where the report of ``output`` is written."""
+    return output.with_suffix(".report.json")
+
+
+def plan_path(output: Path) -> Path:
+    """Where the plan of ``output`` is written."""
+    return output.with_suffix(".plan.json")
+
+
+def check_input(model: Path) -> None:
+    """Raise ModelError unless ``model`` is a file; names the nearest file if there is one."""
+    if model.is_file():
+        return
+    folder = model.parent
+    around = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    near = difflib.get_close_matches(model.name, around, n=1)
+    advice = f"did you mean {folder / near[0]}?" if near else "give the path of an ONNX model."
+    kind = "a folder" if model.is_dir() else "not a file"
+    raise ModelError(f"{model} is {kind}: {advice}")
+
+
+def check_output(model: Path, output: Path, *, others: Sequence[Path] = ()) -> None:
+    """Check, before any work, that ``output`` can be written and overwrites nothing that is read.
+
+    Args:
+        model: the input model.
+        output: the place asked for; links are followed.
+        others: further files that are read (samples, recipe, plan); those that do not exist are passed over.
+
+    Raises:
+        OutputError: says what is wrong with the place.
+    """
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder: give a file name inside it with -o.")
+    if output.exists() and not output.is_file():
+        raise OutputError(f"{output} is not a regular file: give another path with -o.")
+    for source in (model, *others):
+        if output.exists() and source.exists() and output.samefile(source):
+            raise OutputError(f"{output} is the same file as the input {source}: give another path with -o.")
+    folder = output.parent
+    if not folder.is_dir():
+        raise OutputError(f"The folder {folder} does not exist: create it or give another path with -o.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {folder} cannot be written to: give another path with -o.")
