@@ -49,11 +49,18 @@ class Arrays:
             yield Chunk({name: values[start : start + step] for name, values in self.inputs.items()})
 
 
-def parse(body: str, *, x: str = "N,16,14,14", outputs: str = "float[N,C,H,W] y", **weights: np.ndarray) -> Model:
-    """A model with input x from ONNX text, with initializers."""
+def parse(
+    body: str,
+    *,
+    x: str = "N,16,14,14",
+    outputs: str = "float[N,C,H,W] y",
+    arrays: Mapping[str, np.ndarray] | None = None,
+    **weights: np.ndarray,
+) -> Model:
+    """A model with input x from ONNX text, with initializers (`arrays` and `weights` alike)."""
     text = f'<ir_version: 10, opset_import: ["": 21]> tiny (float[{x}] x) => ({outputs}) {{ {body} }}'
     proto = onnx.parser.parse_model(text)
-    for name, values in weights.items():
+    for name, values in {**(arrays or {}), **weights}.items():
         array = values if values.dtype == np.int64 else values.astype(np.float32)
         proto.graph.initializer.append(numpy_helper.from_array(array, name))
     for position, node in enumerate(proto.graph.node):

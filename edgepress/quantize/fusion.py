@@ -73,7 +73,10 @@ class _Graph:
         if node.op_type in KIND:
             return self.reads_int8_weights(node)
         row = TABLE.get(node.op_type)
-        return row is not None and row.role in MOVED and all(self._ends_in_q(name) for name in node.output)
+        if row is None or row.role not in MOVED:
+            return False
+        read = node.input if row.role is Role.JOINED else node.input[:1]
+        return self.activations.issuperset(read) and all(self._ends_in_q(name) for name in node.output)
 
     def _ends_in_q(self, tensor: str) -> bool:
         readers = self.readers.get(tensor, [])

@@ -20,6 +20,8 @@ from edgepress.ops.table import Role
 from edgepress.quantize.ranges import Range
 from edgepress.quantize.regions import Unit, clip_bounds, operands
 
+SOFTMAX = ("Softmax",)
+"""Operators whose result is in 0 .. 1: onnxruntime's int8 kernel overflows on much finer grids than 1 / 256."""
 SMALLEST_WIDTH = 1e-20
 """A tensor narrower than this was never seen to move."""
 
@@ -64,7 +66,9 @@ def grids(
         if tensor not in made:
             if tensor not in ranges:
                 raise InvariantError(f"Tensor {tensor!r} has no range: observe activations_to_observe(model).")
-            made[tensor] = grid_of(ranges[tensor], clips.get(tensor))
+            maker = model.producer(tensor)
+            from_softmax = maker is not None and maker.op in SOFTMAX
+            made[tensor] = Grid(np.float32(1 / 256), 0) if from_softmax else grid_of(ranges[tensor], clips.get(tensor))
 
     for unit in found:
         if unit.name not in inside:

@@ -56,10 +56,12 @@ def _raw(graph: onnx.GraphProto) -> None:
 
 
 def _drop_unused(graph: onnx.GraphProto, pinned: Iterable[str]) -> None:
+    """Keep the constants that are read, each once."""
     used = {name for node in graph.node for name in node.input} | set(pinned)
-    kept = [item for item in graph.initializer if item.name in used]
+    kept = {item.name: item for item in reversed(graph.initializer) if item.name in used}
+    first = list(reversed(kept.values()))
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(first)
 
 
 def _equal_constants(graph: onnx.GraphProto, pinned: Iterable[str]) -> dict[str, str]:
