@@ -130,7 +130,9 @@ def compress(entry: Entry, folder: Path, options: list[str]) -> dict[str, Any]:
     output = folder / f"{entry.model}.onnx"
     command = [sys.executable, "-m", "edgepress", "compress", str(path), "--data", str(folder / "calib.npz")]
     begin = time.perf_counter()
-    done = subprocess.run([*command, "-o", str(output), "--json", *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "-o", str(output), "--json", *options], capture_output=True, text=True, check=False
+    )
     seconds = time.perf_counter() - begin
     if done.returncode != 0:
         raise SystemExit(f"{entry.model}: exit code {done.returncode}\n{done.stderr}")
@@ -183,7 +185,14 @@ def measure(entry: Entry, folder: Path, seconds: float) -> dict[str, Any]:
     lost = 100 * ((before.argmax(1) == labels).astype(float) - (after.argmax(1) == labels))
     half = 1.96 * float(lost.std()) / len(lost) ** 0.5
     agreement = float((before.argmax(1) == after.argmax(1)).mean()) * 100
-    return {**found, "accuracy": right[0], "after": right[1], "loss": right[0] - right[1], "half": half, "agreement": agreement}
+    return {
+        **found,
+        "accuracy": right[0],
+        "after": right[1],
+        "loss": right[0] - right[1],
+        "half": half,
+        "agreement": agreement,
+    }
 
 
 def met(entry: Entry, row: dict[str, Any]) -> dict[str, bool]:
@@ -195,7 +204,9 @@ def met(entry: Entry, row: dict[str, Any]) -> dict[str, bool]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as a Markdown table; a goal that was missed is marked with an exclamation mark."""
-    head = "| model | quality before → after | loss (95 %) | goal | latency (95 %) | goal | size | goal | seconds | MB |"
+    head = (
+        "| model | quality before → after | loss (95 %) | goal | latency (95 %) | goal | size | goal | seconds | MB |"
+    )
     lines = [head, "|" + "---|" * 10]
     for row in rows:
         bad = {key: "" if fine else " !" for key, fine in row["met"].items()}
@@ -205,8 +216,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         shown = ["" if goal is None else f"{goal:g}" for goal in goals]
         latency = f"{row['latency']:.3f} ({row['latency_low']:.3f}–{row['latency_high']:.3f}){bad.get('latency', '')}"
         size = f"{row['size']:.3f}{bad.get('size', '')}"
-        lines.append(f"| {row['model']} | {quality} | {loss} | {shown[0]} | {latency} | {shown[1]} | {size} | {shown[2]} "
-                     f"| {row['seconds']:.0f} | {row['peak_mb']:.0f} |")
+        lines.append(
+            f"| {row['model']} | {quality} | {loss} | {shown[0]} | {latency} | {shown[1]} | {size} | {shown[2]} "
+            f"| {row['seconds']:.0f} | {row['peak_mb']:.0f} |"
+        )
     return "\n".join(lines) + "\n"
 
 

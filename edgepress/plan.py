@@ -38,6 +38,7 @@ class Quantization:
         float_nodes: names of weighted nodes that stay float.
         weight_limit: largest ``|int8 weight|``.
         repair: match mean and standard deviation of every weighted output after rounding.
+        compute: ``int8``, or ``float``: weights are stored as int8 and multiplied out once, when the file is loaded.
     """
 
     ranges: Literal["minmax", "percentile"] = "minmax"
@@ -45,6 +46,7 @@ class Quantization:
     float_nodes: tuple[str, ...] = ()
     weight_limit: int = 127
     repair: bool = True
+    compute: Literal["int8", "float"] = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Plan:
         """Raise PlanError unless the plan belongs to the model with that hash."""
         if sha256 != self.model_sha256:
             raise PlanError(
-                f"The plan belongs to another model (sha256 {self.model_sha256[:12]}..., this one is {sha256[:12]}...): "
+                f"The plan belongs to another model (sha256 {self.model_sha256[:12]}, this one is {sha256[:12]}): "
                 "apply it to the model it was made from."
             )
 

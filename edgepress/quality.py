@@ -6,13 +6,14 @@ Measures (decided from the model and the data):
 * ``agreement`` a classifier without labels: KL(original || candidate) decides, changed answers are shown with it
 * ``sqnr``      anything else: 10 log10(sum y^2 / sum (y - y')^2) per output, the worst output counts
 
-Without labels the limit in points of accuracy is translated into KL by what was measured on trained networks: 0.01 nats
-are worth 0 to 0.5 points and 0.02 nats 0.3 to 0.6 points, on confident networks and on hesitant ones alike, while the share
-of changed answers that goes with 1 point ranges from 2 to 12 %. So the limit is ``KL <= 0.02 * max_drop``.
+Without labels the limit in points of accuracy is translated into KL by what was measured on trained networks: 0.01
+nats are worth 0 to 0.5 points and 0.02 nats 0.3 to 0.6 points, on confident networks and on hesitant ones alike,
+while the share of changed answers that goes with 1 point ranges from 2 to 12 %. So the limit is ``KL <= 0.02 *
+max_drop``.
 
-A verdict has three states: ``within`` (so is its whole 95 % interval), ``probably within`` (the point is, the interval reaches
-out; says how many samples would settle it), ``over``. A candidate is taken only when the upper end of its 80 % interval
-(one-sided) keeps the limit: a lucky draw of few samples is not enough.
+A verdict has three states: ``within`` (so is its whole 95 % interval), ``probably within`` (the point is, the
+interval reaches out; says how many samples would settle it), ``over``. A candidate is taken only when the upper end
+of its 80 % interval (one-sided) keeps the limit: a lucky draw of few samples is not enough.
 """
 
 from __future__ import annotations
@@ -53,11 +54,16 @@ class Comparison:
     noise: np.ndarray
 
     @classmethod
-    def of(cls, original: Sequence[np.ndarray], candidate: Sequence[np.ndarray], labels: np.ndarray | None) -> Comparison:
+    def of(
+        cls, original: Sequence[np.ndarray], candidate: Sequence[np.ndarray], labels: np.ndarray | None
+    ) -> Comparison:
         """Compare the outputs of one chunk (first axis = rows)."""
         rows = original[0].shape[0]
-        flat = [(a.reshape(rows, -1).astype(np.float64), b.reshape(rows, -1).astype(np.float64))
-                for a, b in zip(original, candidate, strict=True) if a.shape[:1] == (rows,)]
+        flat = [
+            (a.reshape(rows, -1).astype(np.float64), b.reshape(rows, -1).astype(np.float64))
+            for a, b in zip(original, candidate, strict=True)
+            if a.shape[:1] == (rows,)
+        ]
         first, second = flat[0]
         answers = np.stack([first.argmax(1), second.argmax(1)], axis=1)
         right = None if labels is None else answers == np.asarray(labels).reshape(-1, 1)

@@ -245,9 +245,8 @@ def layout() -> Iterator[Case]:
     yield Case("Split", (m,), {"axis": 3}, 11, outputs=2)
     yield Case("Split", (m,), {"axis": 3, "num_outputs": 3}, 18, outputs=3)
     yield Case("Split", (data(7, 2),), {"num_outputs": 4}, 18, outputs=4)
-    for axis, indices in itertools.product(
-        (0, 2, -1), (ints(1, -1, 0), np.array(-2, I64), np.array([[0], [1]], np.int32))
-    ):
+    places: tuple[np.ndarray, ...] = (ints(1, -1, 0), np.array(-2, I64), np.array([[0], [1]], np.int32))
+    for axis, indices in itertools.product((0, 2, -1), places):
         yield Case("Gather", (m, indices), {"axis": axis})
     for mode in ("constant", "reflect", "edge"):
         yield Case("Pad", (m, ints(0, 0, 1, 2, 0, 0, 3, 1)), {"mode": mode})

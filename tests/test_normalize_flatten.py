@@ -211,6 +211,7 @@ def test_models_with_subgraphs_keep_what_their_branches_read() -> None:
         "fold shape chains",
         "merge biases",
         "fold batch normalization",
+        "write biases",
     }
     assert ops(result.model) == {"ReduceSum": 1, "Greater": 1, "Identity": 1, "If": 1}
     assert result.model.opset == 21

@@ -197,8 +197,15 @@ def test_kept_float_is_silent_for_a_float_result() -> None:
 
 
 INTERVAL = "0.30 of 0.50 points, 95 % interval −0.02 to 0.62"
-AGREEMENT = {"measure": "agreement", "drop": 2.9, "limit": 3.0, "low": 2.5, "high": 2.99, "source": "eval-data"}
-AGREED = "2.90 of 3.00 % of answers changed, 95 % interval 2.50 to 2.99, on 10.8 k samples of --eval-data."
+AGREEMENT = {
+    "measure": "agreement",
+    "kl": 0.0112,
+    "limit": 0.02,
+    "kl_low": 0.008,
+    "kl_high": 0.0144,
+    "source": "eval-data",
+}
+AGREED = "KL 0.0112 of 0.0200 nats, 95 % interval 0.0080 to 0.0144, on 10.8 k samples of --eval-data."
 SQNR = {"measure": "sqnr", "after": 34.12, "drop": None, "low": 33.0, "high": 35.0, "limit": 20.0, "samples": 50}
 CLEAR = "34.1 dB of at least 20.0 dB, 95 % interval 33.0 to 35.0 dB, on 50 hold-out samples."
 

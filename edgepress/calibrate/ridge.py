@@ -6,7 +6,8 @@
 toward infinity is "no refit", so the choice can never be a catastrophe; toward zero it is plain least squares.
 The lambda with the least error on held-out rows is taken and the fit repeated on all rows.
 
-Source: Shah 2020 (redistribution); measured in the design notes: the held-out ridge is the most valuable safety feature.
+Source: Shah 2020 (redistribution); measured in the design notes: the held-out ridge is the most valuable safety
+feature.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ def _choose(split: SplitGram, given: np.ndarray, columns: np.ndarray, with_bias:
         return FIXED
     fit, held = split.fit.select(columns), split.held.select(columns)
     candidates = [value for value in GRID if value >= 1e-4 or fit.rows > 4 * len(columns)]
-    errors = []
-    for ridge in candidates:
-        try:
-            errors.append(held.error(solve(fit, given, ridge, with_bias=with_bias)))
-        except np.linalg.LinAlgError:  # singular at this lambda: a stronger one will do
-            errors.append(np.inf)
+    errors = [_held_error(fit, held, given, ridge, with_bias) for ridge in candidates]
     return candidates[int(np.argmin(errors))]
+
+
+def _held_error(fit: Gram, held: Gram, given: np.ndarray, ridge: float, with_bias: bool) -> float:
+    try:
+        return held.error(solve(fit, given, ridge, with_bias=with_bias))
+    except np.linalg.LinAlgError:  # singular at this lambda: a stronger one will do
+        return np.inf

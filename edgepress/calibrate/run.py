@@ -38,7 +38,9 @@ def collect(model: Model, feed: Feed, probes: Sequence[Probe], *, workers: int, 
     return dict(zip([probe.name for probe in probes], merged or [], strict=bool(merged)))
 
 
-def outputs(model: Model, feed: Feed, *, workers: int = 1, chunk: int = CHUNK) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
+def outputs(
+    model: Model, feed: Feed, *, workers: int = 1, chunk: int = CHUNK
+) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
     """Run a model over a feed: each chunk with the model's outputs, in order."""
     opened = runtime.session(model.data)
     names = list(model.outputs)

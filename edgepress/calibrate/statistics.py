@@ -111,7 +111,7 @@ class Moments:
     @property
     def deviation(self) -> np.ndarray:
         """Standard deviation per channel."""
-        return np.sqrt(np.maximum(self.square / self.count - self.mean**2, 0.0))
+        return np.asarray(np.sqrt(np.maximum(self.square / self.count - self.mean**2, 0.0)))
 
 
 def gram_probe(view: Linear, name: str, *, positions: int, seed: int) -> Probe:

@@ -25,7 +25,7 @@ from edgepress.parallel import ordered_map
 Values = dict[str, torch.Tensor]
 Kept = Mapping[str, tuple[np.ndarray | None, ...]]
 
-BUDGET = 400 * 2**20
+BUDGET = 256 * 2**20
 """Bytes of live activations, both networks together, that a sweep may hold."""
 
 
@@ -183,13 +183,9 @@ def _kept_rows(kept: Kept, node: Node) -> torch.Tensor | None:
 
 def _other_branches(model: Model) -> dict[str, str]:
     """For every tensor that goes into one Add only: the tensor it is added to."""
-    found = {}
-    for node in model.nodes:
-        if node.op == "Add" and not any(name in model.constants for name in node.inputs):
-            for mine, other in (node.inputs, node.inputs[::-1]):
-                if len(model.consumers(mine)) == 1:
-                    found[mine] = other
-    return found
+    adds = [node for node in model.nodes if node.op == "Add" and not model.constants.keys() & set(node.inputs)]
+    pairs = [pair for node in adds for pair in (node.inputs, node.inputs[::-1])]
+    return {mine: other for mine, other in pairs if len(model.consumers(mine)) == 1}
 
 
 def _live_bytes(executor: Executor) -> int:

@@ -73,6 +73,21 @@ def fold_batch_normalization(proto: onnx.ModelProto) -> onnx.ModelProto:
     return _fold(proto, ("BatchNormalization", "Add"))
 
 
+def write_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Give every Conv and Gemm with constant weights a bias: a refit needs a place for what constants add up to."""
+    weights = initializers(proto.graph)
+    taken = names_in_use(proto.graph)
+    for node in proto.graph.node:
+        bare = node.op_type in ("Conv", "Gemm") and (len(node.input) < 3 or not node.input[2])
+        if bare and node.input[1] in weights:
+            array = numpy_helper.to_array(weights[node.input[1]])
+            name = fresh(f"{node.name or node.input[1]}/bias", taken)
+            taken.add(name)
+            set_constant(proto.graph, name, np.zeros(_channels(node, array), array.dtype))
+            _set_bias(node, name)
+    return proto
+
+
 def _fold(proto: onnx.ModelProto, kinds: Collection[str]) -> onnx.ModelProto:
     graph = proto.graph
     if not any(node.op_type in kinds for node in graph.node):

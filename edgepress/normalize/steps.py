@@ -75,6 +75,7 @@ STEPS: tuple[Step, ...] = (
     Step("write padding", _plain(padding.write_padding)),
     Step("merge biases", _plain(affine.merge_biases), flat_only=True),
     Step("fold batch normalization", _plain(affine.fold_batch_normalization), flat_only=True),
+    Step("write biases", _plain(affine.write_biases), flat_only=True),
     Step("infer types", _plain(tidy.infer_types)),
     Step("remove unused", _plain(tidy.remove_unused)),
 )

@@ -50,7 +50,9 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         stage.note(f"{len(opened.model.nodes)} nodes, {opened.model.parameters:,} weights, opset {opened.model.opset}")
     with recorder.stage("clean") as stage:
         normalized = clean(opened)
-        stage.note(f"{len(normalized.model.nodes)} nodes, {sum(step.changed for step in normalized.steps)} steps did something")
+        stage.note(
+            f"{len(normalized.model.nodes)} nodes, {sum(step.changed for step in normalized.steps)} steps did something"
+        )
     if opened.feed is None:
         return _without_data(request, recorder, Findings.start(request, opened, normalized))
     with recorder.stage("baseline") as stage:
@@ -87,7 +89,9 @@ def _candidates(
             sources = [cleaned, *found[-QUANTIZED_WIDTHS:]]
             quantized = [item for source in sources for item in integers(context, source, judged)]
             found = [*found, *quantized]
-            stage.note(f"{len(quantized)} int8 forms, {sum(item.verdict.acceptable for item in quantized)} keep the quality")
+            stage.note(
+                f"{len(quantized)} int8 forms, {sum(item.verdict.acceptable for item in quantized)} keep the quality"
+            )
     return found, analysis
 
 
@@ -169,12 +173,14 @@ def _plan(findings: Findings, chosen: Candidate) -> Plan:
 def finish(model: Model, plan: Plan) -> Model:
     """Add what edgepress says about the file to its metadata."""
     removed = sum(len(entry.removed) for entry in plan.cuts)
-    return model.with_metadata({
-        "edgepress.version": str(plan.provenance.get("version", "")),
-        "edgepress.source_sha256": plan.model_sha256,
-        "edgepress.channels_removed": str(removed),
-        "edgepress.weights": "float32" if plan.quantization is None else "int8",
-    })
+    return model.with_metadata(
+        {
+            "edgepress.version": str(plan.provenance.get("version", "")),
+            "edgepress.source_sha256": plan.model_sha256,
+            "edgepress.channels_removed": str(removed),
+            "edgepress.weights": "float32" if plan.quantization is None else "int8",
+        }
+    )
 
 
 def apply(
@@ -189,15 +195,24 @@ def apply(
     decisions = Plan.load(plan)
     target = str(decisions.settings.get("target", "auto"))
     request = Request(
-        model=model, output=output, data=data, recipe=recipe, seed=decisions.seed, workers=workers, target=target,
-        prune=bool(decisions.cuts), quantize=decisions.quantization is not None,
+        model=model,
+        output=output,
+        data=data,
+        recipe=recipe,
+        seed=decisions.seed,
+        workers=workers,
+        target=target,
+        prune=bool(decisions.cuts),
+        quantize=decisions.quantization is not None,
     )
     opened = read(request)
     decisions.check_model(opened.model.sha256)
     built = clean(opened).model
     if decisions.cuts or decisions.quantization is not None:
         if opened.feed is None:
-            raise PlanError("This plan redistributes or quantizes, which needs samples: give those it was made with by --data.")
+            raise PlanError(
+                "This plan redistributes or quantizes, which needs samples: give those it was made with by --data."
+            )
         if opened.feed.sha256 != decisions.data_sha256:
             raise PlanError("The plan was made with other samples: give the same --data, or make a new plan.")
         context, _ = context_of(request, built, opened.feed)
@@ -216,4 +231,6 @@ def _baseline_note(context: Context, verdict: Verdict) -> str:
 
 
 def _prune_note(found: list[Candidate]) -> str:
-    return f"down to {found[-1].macs / 1e6:.3g} M MACs, {found[-1].parameters:,} weights" if found else "nothing to remove"
+    return (
+        f"down to {found[-1].macs / 1e6:.3g} M MACs, {found[-1].parameters:,} weights" if found else "nothing to remove"
+    )

@@ -16,7 +16,7 @@ from edgepress.planner import Costs, Ladder, Sensitivity, measure
 from edgepress.scores import Ranking, Redundancy
 from edgepress.scores.base import consumers
 
-PASS_BYTES = 256 * 2**20
+PASS_BYTES = 96 * 2**20
 """Gram matrices gathered in one pass over the samples."""
 
 LARGEST_GRAM = 6000
@@ -62,7 +62,9 @@ def _refusal(context: Context, group: Group) -> Refusal | None:
         return Refusal(group.name, "a grouped convolution reads its channels: redistribution is not possible there")
     widest = max(view.columns for view in views)
     if widest > LARGEST_GRAM:
-        return Refusal(group.name, f"its consumer has {widest} columns: the least-squares fit would need too much memory")
+        return Refusal(
+            group.name, f"its consumer has {widest} columns: the least-squares fit would need too much memory"
+        )
     return None
 
 

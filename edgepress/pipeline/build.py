@@ -7,7 +7,7 @@ same bytes again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgepress.calibrate.linear import WEIGHTED
 from edgepress.model import Model
@@ -22,7 +22,6 @@ from edgepress.quantize import (
     quantize,
     ranges,
     round_weights,
-    stays_float,
 )
 from edgepress.quantize.repair import repair
 from edgepress.surgery.cut import cut
@@ -54,16 +53,26 @@ def observed(context: Context, model: Model) -> Observations:
     return observe(model, first(context.fit, QUANTIZE_SAMPLES), activations_to_observe(model, ()))
 
 
-def integer(context: Context, model: Model, settings: Quantization, seen: Observations | None = None) -> Model:
-    """The int8 QDQ form of a float model; ``seen`` saves observing it again."""
+def integer(
+    context: Context,
+    model: Model,
+    settings: Quantization,
+    seen: Observations | None = None,
+    weights: Mapping[str, Rounded] | None = None,
+) -> Model:
+    """The int8 form of a float model; ``seen`` and ``weights`` save observing and rounding it again."""
     seen = observed(context, model) if seen is None else seen
-    rounded = _rounded(context, model, settings, seen)
-    return quantize(model, ranges(seen, settings), rounded, settings, context.target)
+    weights = rounded(context, model, settings, seen) if weights is None else weights
+    return quantize(model, ranges(seen, settings), weights, settings, context.target)
 
 
-def _rounded(context: Context, model: Model, settings: Quantization, seen: Observations) -> dict[str, Rounded]:
-    """Rounded weights, repaired by sweep where the executor runs the model, else by analytic bias correction."""
-    kept = {*settings.float_nodes, *stays_float(model, context.target)}
+def rounded(context: Context, model: Model, settings: Quantization, seen: Observations) -> dict[str, Rounded]:
+    """Rounded weights, repaired by sweep where the executor runs the model, else by analytic bias correction.
+
+    Depends on the float nodes and the weight limit of the settings only. Nodes that the target's rules keep float are
+    rounded too: their weights are stored as int8.
+    """
+    kept = set(settings.float_nodes)
     found = {}
     for node in model.nodes:
         if node.op in WEIGHTED and node.name not in kept and node.inputs[1] in model.constants:

@@ -1,9 +1,11 @@
 """Candidates: float models along the ladder of widths, and their int8 forms, each judged on hold-out samples.
 
-Pruning: the states that the greedy allocation passes are bisected for the strongest one whose model is acceptable; the milder
-ones tried on the way are kept as well, because on some CPUs a milder cut in int8 is as fast. Int8: ranges by minmax or
-percentile, whichever keeps the answers closer; when that is not close enough a growing prefix of layers stays float
-(the layers next to the input feed all others), each length that helps is kept and timed.
+Pruning: the states that the greedy allocation passes are bisected for the strongest one whose model is acceptable;
+the milder ones tried on the way are kept as well, because on some CPUs a milder cut in int8 is as fast. Int8:
+ranges by minmax or percentile, whichever keeps the answers closer; when that is not close enough a growing prefix
+of layers stays float (the layers next to the input feed all others), each length that helps is kept and timed.
+Where the CPU is no faster in int8 the weights are stored as int8 and the arithmetic stays float: a quarter of the
+file at the speed of float.
 """
 
 from __future__ import annotations
@@ -12,18 +14,18 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgepress.calibrate.run import outputs
 from edgepress.calibrate.linear import WEIGHTED
+from edgepress.calibrate.run import outputs
 from edgepress.model import Model
 from edgepress.pipeline.analysis import Analysis
-from edgepress.pipeline.build import integer, observed, pruned
+from edgepress.pipeline.build import integer, observed, pruned, rounded
 from edgepress.pipeline.context import Context
 from edgepress.plan import Cut, Quantization
 from edgepress.planner import Widths, count_macs, removed_channels, thinned
 from edgepress.quality import Comparison, Limit, Verdict, judge
 from edgepress.quantize import stays_float
 
-LEVELS = 28
+LEVELS = 32
 """States of the greedy that may be tried: bisection builds about five of them."""
 
 PREFIXES = (1, 3, 5, 9, 13)
@@ -70,9 +72,7 @@ def compare(original: Model, model: Model, context: Context) -> Comparison:
     )
 
 
-def narrower(
-    context: Context, analysis: Analysis, judged: Judge, mac_ratio: float | None = None
-) -> list[Candidate]:
+def narrower(context: Context, analysis: Analysis, judged: Judge, mac_ratio: float | None = None) -> list[Candidate]:
     """Float candidates, mildest first: acceptable ones only, the strongest found by bisection.
 
     With ``mac_ratio`` only the mildest state that reaches this share of the multiply-adds is tried.
@@ -127,29 +127,40 @@ def _bisect(acceptable: Callable[[int], bool], count: int) -> None:
 
 
 def integers(context: Context, source: Candidate, judged: Judge) -> list[Candidate]:
-    """Int8 forms of a float candidate, best ranges first, then with growing float prefixes while that helps."""
+    """Int8 forms of a float candidate: best ranges, then growing float prefixes while that helps, then stored only."""
     seen = observed(context, source.model)
     base = Quantization(weight_limit=context.target.weight_limit, repair=bool(context.sweep_samples))
+    weights = rounded(context, source.model, base, seen)
 
     def make(settings: Quantization) -> Candidate:
-        model = integer(context, source.model, settings, seen)
-        prefix = len(settings.float_nodes)
-        label = f"{'int8' if not source.cuts else 'pruned int8'}{f', first {prefix} layers float' if prefix else ''}"
-        name = f"{source.name}-int8" + (f"-float{prefix}" if prefix else "")
+        same = weights if not settings.float_nodes else None
+        model = integer(context, source.model, settings, seen, same)
+        name, label = _names(source, settings)
         verdict = judged(model)
         return dataclasses.replace(source, name=name, label=label, model=model, quantization=settings, verdict=verdict)
 
-    found = [make(base), make(dataclasses.replace(base, ranges="percentile"))]
-    best = min(found, key=lambda item: distance(item.verdict))
-    kept = [best]
+    best = min(
+        (make(base), make(dataclasses.replace(base, ranges="percentile"))), key=lambda item: distance(item.verdict)
+    )
+    found = [best]
     order = _quantized_order(context, source.model)
     for length in PREFIXES:
-        if length >= len(order) or close(kept[-1].verdict, source.verdict):
+        if length >= len(order) or best.quantization is None or close(found[-1].verdict, source.verdict):
             break
-        if best.quantization is not None:
-            longer = make(dataclasses.replace(best.quantization, float_nodes=tuple(order[:length])))
-            kept.append(longer)
-    return [item for item in kept if item.verdict.acceptable] or [min(kept, key=lambda item: distance(item.verdict))]
+        found.append(make(dataclasses.replace(best.quantization, float_nodes=tuple(order[:length]))))
+    found.append(make(dataclasses.replace(base, compute="float")))
+    return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
+
+
+def _names(source: Candidate, settings: Quantization) -> tuple[str, str]:
+    """Name and label of an int8 form."""
+    before = "pruned " if source.cuts else ""
+    if settings.compute == "float":
+        return f"{source.name}-stored", f"{before}fp32, weights stored as int8"
+    if not settings.float_nodes:
+        return f"{source.name}-int8", f"{before}int8"
+    count = len(settings.float_nodes)
+    return f"{source.name}-int8-float{count}", f"{before}int8, first {count} layers float"
 
 
 def distance(verdict: Verdict) -> float:

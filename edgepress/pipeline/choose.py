@@ -1,8 +1,8 @@
 """Time the finalists in one interleaved run and choose.
 
-Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned fp32 model,
-the fastest; those whose time is the same within the noise compete by file size. If nothing is left the cleaned fp32
-model itself is the answer. Every loser gets the reason.
+Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned
+fp32 model, the fastest; those whose time is the same within the noise compete by file size. If nothing is left the
+cleaned fp32 model itself is the answer. Every loser gets the reason.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from edgepress.bench import Timing, compare
 from edgepress.pipeline.candidates import Candidate
 from edgepress.request import Request
 
-MOST_TIMED = 8
+MOST_TIMED = 9
 """Candidates in the timing run, the cleaned model not counted."""
 
-TIE = 0.02
-"""Least difference of median ratios that counts, beside the measured noise."""
+TIE = 0.05
+"""Least difference that counts: two sessions of one file differ by as much, by where their memory happens to lie, and
+interleaving does not average that out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +45,25 @@ def time_all(
     models = {**others, **{candidate.name: candidate.model.data for candidate in candidates}}
     reference = next(iter(others))
     return {
-        count: compare(models, feeds, threads=count, seconds=request.bench_seconds, seed=request.seed, reference=reference)
+        count: compare(
+            models, feeds, threads=count, seconds=request.bench_seconds, seed=request.seed, reference=reference
+        )
         for count in threads
     }
 
 
 def finalists(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """At most ``MOST_TIMED``: int8 forms and the strongest cuts first, then evenly the milder ones."""
-    if len(candidates) <= MOST_TIMED:
-        return list(candidates)
-    ranked = sorted(candidates, key=lambda item: (not item.verdict.acceptable, item.quantization is None, item.cost))
-    return [item for item in candidates if item in ranked[:MOST_TIMED]]
+    """At most ``MOST_TIMED``: acceptable ones first, then quantized ones, then the strongest cuts.
+
+    A quantized form is as fast as its float form or faster, and smaller; only the strongest float one is timed as well.
+    """
+    strongest = [item for item in candidates if item.quantization is None][-1:]
+
+    def rank(item: Candidate) -> tuple[bool, bool, float]:
+        return not item.verdict.acceptable, item.quantization is None and item not in strongest, item.cost
+
+    chosen = sorted(candidates, key=rank)[:MOST_TIMED]
+    return [item for item in candidates if item in chosen]
 
 
 def choose(
@@ -85,9 +94,7 @@ def ratio_of(name: str, timing: Timing) -> float:
     return 1.0 if found is None else found.median
 
 
-def _unfit(
-    candidate: Candidate, cleaned: Candidate, timing: Timing, request: Request, original_bytes: int
-) -> str:
+def _unfit(candidate: Candidate, cleaned: Candidate, timing: Timing, request: Request, original_bytes: int) -> str:
     """Why a candidate cannot be handed over; empty when it can."""
     if not candidate.verdict.acceptable:
         return "over the quality limit on hold-out samples" if candidate.verdict.state == "over" else "too uncertain"
@@ -125,6 +132,7 @@ def _lost(candidate: Candidate, chosen: Candidate, timing: Timing) -> str:
 
 def _nearest(candidates: Sequence[Candidate], timing: Timing, request: Request) -> Candidate:
     """The best found when a budget is out of reach: acceptable first, then by what was asked for."""
+
     def key(item: Candidate) -> tuple[bool, float]:
         if request.speedup is not None:
             return not item.verdict.acceptable, ratio_of(item.name, timing)
@@ -137,7 +145,8 @@ def _missed(best: Candidate, cleaned: Candidate, timing: Timing, request: Reques
     ratio = ratio_of(best.name, timing)
     reason = _unfit(best, cleaned, timing, request, original_bytes)
     return (
-        f"No model met the budget within the quality limit: the best found ({best.label}) has {ratio:.2f} of the fp32 time, "
-        f"{best.model.size / original_bytes:.3f} of the file size and {best.macs / max(1, cleaned.macs):.3f} of the "
-        f"multiply-adds ({reason}); allow more with --max-drop or ask for less."
+        f"No model met the budget within the quality limit: the best found ({best.label}) has {ratio:.2f} of the fp32 "
+        f"time, {best.model.size / original_bytes:.3f} of the file size and "
+        f"{best.macs / max(1, cleaned.macs):.3f} of the multiply-adds ({reason}); "
+        "allow more with --max-drop or ask for less."
     )

@@ -15,8 +15,13 @@ from edgepress.groups import Grouping
 from edgepress.model import Model
 from edgepress.targets import Target
 
-ROWS = 24_000
+ROWS = 16_000
 """Rows of a Gram: enough for every layer measured (10,000 were as good as 60,000)."""
+
+SWEEP_SAMPLES = 512
+"""Samples of a sweep; more only where a Gemm with one row per sample needs them (``ROWS_PER_COLUMN`` each)."""
+
+ROWS_PER_COLUMN = 4
 
 QUANTIZE_SAMPLES = 256
 """Samples that activation ranges are observed on."""

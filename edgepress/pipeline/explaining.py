@@ -19,7 +19,13 @@ def explain(model: Path) -> Explanation:
     admit(loaded)
     grouping = find_groups(normalize(loaded, []).model)
     rows = [
-        GroupRow(group.name, group.size, group.producers, group.consumers, None if group.refusal is None else group.refusal.reason)
+        GroupRow(
+            group.name,
+            group.size,
+            group.producers,
+            group.consumers,
+            None if group.refusal is None else group.refusal.reason,
+        )
         for group in grouping.groups
     ]
     return Explanation(str(model), tuple(rows), grouping.refusals)

@@ -10,6 +10,7 @@ import numpy as np
 from edgepress import targets
 from edgepress.calibrate import Feed, open_feed, split
 from edgepress.calibrate.feed import overlap
+from edgepress.calibrate.linear import linear
 from edgepress.errors import DataError, Refusal, UnsupportedError
 from edgepress.executor import Executor
 from edgepress.executor.sweep import affordable
@@ -18,14 +19,14 @@ from edgepress.model import Model
 from edgepress.normalize import Normalized, normalize
 from edgepress.normalize.admission import admit
 from edgepress.pipeline.analysis import shuffled
-from edgepress.pipeline.context import Context, inputs_of
+from edgepress.pipeline.context import ROWS_PER_COLUMN, SWEEP_SAMPLES, Context, inputs_of
 from edgepress.quality import Limit, Measure
 from edgepress.request import Request, check_input, check_output, plan_path, report_path
 
 FEWEST = 8
 """Samples that compression needs at the least."""
 
-HOLD_OUT = .25
+HOLD_OUT = 0.25
 """Share of the samples that decisions are made on and nothing is fitted to."""
 
 PARITY_SAMPLES = 8
@@ -54,7 +55,7 @@ def read(request: Request) -> Opened:
     evaluation = None if request.eval_data is None else open_feed(request.eval_data, model, recipe=request.recipe)
     if feed is not None and evaluation is not None and (common := overlap(feed, evaluation)):
         raise DataError(
-            f"{common} samples of --eval-data are also in --data: figures on them would flatter; hand over other samples."
+            f"{common} samples of --eval-data are also in --data, figures on them would flatter: hand over other ones."
         )
     return Opened(model, feed, evaluation)
 
@@ -75,13 +76,19 @@ def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context
         grouping=find_groups(normalized),
         fit=fit,
         hold_out=hold_out,
-        sweep_samples=0 if reason else affordable(normalized, len(fit)),
+        sweep_samples=0 if reason else affordable(normalized, min(len(fit), _wanted(normalized))),
         target=target,
         multiple=request.width_multiple or target.multiple,
         seed=request.seed,
         workers=request.workers or 2,
     )
     return shuffled(context), (reason,) if reason else ()
+
+
+def _wanted(model: Model) -> int:
+    """Samples worth sweeping over: a Gemm gets one row per sample, so wide ones need many."""
+    views = [linear(model, node) for node in model.nodes if node.op in ("Gemm", "MatMul")]
+    return max([SWEEP_SAMPLES, *(ROWS_PER_COLUMN * view.columns for view in views if view is not None)])
 
 
 def _executor_refusal(model: Model, fit: Feed) -> Refusal | None:

@@ -9,28 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from edgepress import __version__, runtime
 from edgepress.bench import Timing, describe
-from edgepress.calibrate.linear import WEIGHTED
 from edgepress.errors import Refusal
 from edgepress.model import Model
 from edgepress.normalize import Normalized
 from edgepress.pipeline.candidates import Candidate, candidate, compare
 from edgepress.pipeline.choose import Choice, ratio_of
 from edgepress.pipeline.context import Context
+from edgepress.pipeline.layers import layers
 from edgepress.pipeline.prepare import Opened, with_evaluation
-from edgepress.planner import count_macs
 from edgepress.quality import Comparison, Limit, Verdict, judge
-from edgepress.quantize import stays_float
 from edgepress.report.result import (
     CLEANED,
     ORIGINAL,
     PLAIN_INT8,
-    LayerRow,
     Quality,
     Report,
     StageRow,
@@ -128,7 +125,7 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None, 
         chosen=chosen.name,
         verdict=sentence(variants[0], taken, written=output is not None),
         budgets=_budgets(request),
-        layers=tuple(_layers(findings, chosen)),
+        layers=tuple(layers(findings.context, findings.normalized.model, chosen)),
         refusals=findings.refusals,
         notes=tuple(_notes(findings)),
         stages=tuple(stages),
@@ -137,7 +134,10 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None, 
         plan=None if plan is None else str(plan),
         command=shlex.join(["edgepress", *sys.argv[1:]]),
         next="" if output is None else shlex.join(["edgepress", "bench", str(request.model), str(output)]),
-        versions={"edgepress": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy", "torch")}},
+        versions={
+            "edgepress": __version__,
+            **{name: version(name) for name in ("onnx", "onnxruntime", "numpy", "torch")},
+        },
         seed=request.seed,
         threads=tuple(findings.timing),
     )
@@ -159,17 +159,39 @@ def _variants(findings: Findings) -> list[Variant]:
     macs, parameters = cleaned.macs, findings.opened.model.parameters
     times = {n: timing.latency(CLEANED) for n, timing in findings.timing.items()}
     found = [
-        Variant(ORIGINAL, "original (times: cleaned fp32)", findings.original_bytes, macs, parameters, None, times, {},
-                runtime.fused_operators(findings.opened.model.data), "the model as it came")
+        Variant(
+            ORIGINAL,
+            "original (times: cleaned fp32)",
+            findings.original_bytes,
+            macs,
+            parameters,
+            None,
+            times,
+            {},
+            runtime.fused_operators(findings.opened.model.data),
+            "the model as it came",
+        )
     ]
     if findings.plain is not None and findings.plain_verdict is not None:
-        found.append(_variant(findings, PLAIN_INT8, "plain onnxruntime int8", findings.plain, macs, parameters,
-                              findings.plain_verdict, "for comparison"))
+        found.append(
+            _variant(
+                findings,
+                PLAIN_INT8,
+                "plain onnxruntime int8",
+                findings.plain,
+                macs,
+                parameters,
+                findings.plain_verdict,
+                "for comparison",
+            )
+        )
     reasons = {} if findings.choice is None else findings.choice.reasons
-    for item in findings.candidates or (findings.chosen,):
-        found.append(_variant(findings, item.name, item.label, item.model, item.macs, item.parameters, item.verdict,
-                              reasons.get(item.name, "written")))
-    return found
+    every = findings.candidates or (findings.chosen,)
+    return [*found, *(_of_candidate(findings, item, reasons.get(item.name, "written")) for item in every)]
+
+
+def _of_candidate(findings: Findings, item: Candidate, reason: str) -> Variant:
+    return _variant(findings, item.name, item.label, item.model, item.macs, item.parameters, item.verdict, reason)
 
 
 def _variant(
@@ -198,7 +220,10 @@ def _quality(findings: Findings, model: Model, verdict: Verdict, name: str) -> Q
     shown = (findings.chosen.name, PLAIN_INT8)
     if evaluation is None or findings.context is None or limit is None or name not in shown:
         return _as_quality(verdict, "hold-out")
-    judged = judge(compare(findings.opened.model, model, with_evaluation(findings.context, evaluation)), _evaluated(findings, limit))
+    judged = judge(
+        compare(findings.opened.model, model, with_evaluation(findings.context, evaluation)),
+        _evaluated(findings, limit),
+    )
     return _as_quality(judged, "eval-data")
 
 
@@ -210,81 +235,50 @@ def _evaluated(findings: Findings, limit: Limit) -> Limit:
     return Limit("agreement" if evaluation.labels is None else "accuracy", limit.max_drop, limit.min_sqnr)
 
 
-def _as_quality(verdict: Verdict, source: Any) -> Quality:
+def _as_quality(verdict: Verdict, source: Literal["hold-out", "eval-data"]) -> Quality:
     """A verdict in the terms of the report: what the user reads as lost, and what decided."""
-    shared = {
-        "measure": verdict.measure,
-        "samples": verdict.samples,
-        "before": verdict.before,
-        "after": verdict.after,
-        "sqnr_db": verdict.sqnr,
-        "state": verdict.state,
-        "settle_samples": verdict.settle,
-        "source": source,
-    }
-    if verdict.measure == "sqnr":
-        floor = verdict.after + verdict.loss
-        return Quality(**shared, drop=None, low=floor - verdict.high, high=floor - verdict.low, agreement=None, kl=None, limit=floor)
-    known = {"agreement": verdict.agreement, "kl": verdict.kl, "limit": verdict.allowed}
-    if verdict.measure == "accuracy":
-        return Quality(**shared, **known, drop=verdict.loss, low=verdict.low, high=verdict.high)
-    low, high = 100 - verdict.agreement_high, 100 - verdict.agreement_low
+    sqnr, labelled = verdict.measure == "sqnr", verdict.measure == "accuracy"
+    floor = verdict.after + verdict.loss
+    changed = 100 - verdict.agreement, 100 - verdict.agreement_high, 100 - verdict.agreement_low
+    lost = (verdict.loss, verdict.low, verdict.high) if labelled else changed
+    drop, low, high = (None, floor - verdict.high, floor - verdict.low) if sqnr else lost
     return Quality(
-        **shared, **known, drop=100 - verdict.agreement, low=low, high=high, kl_low=verdict.low, kl_high=verdict.high
+        measure=verdict.measure,
+        samples=verdict.samples,
+        before=verdict.before,
+        after=verdict.after,
+        drop=drop,
+        low=low,
+        high=high,
+        agreement=None if sqnr else verdict.agreement,
+        kl=None if sqnr else verdict.kl,
+        sqnr_db=verdict.sqnr,
+        state=verdict.state,
+        settle_samples=verdict.settle,
+        limit=floor if sqnr else verdict.allowed,
+        source=source,
+        kl_low=None if sqnr or labelled else verdict.low,
+        kl_high=None if sqnr or labelled else verdict.high,
     )
-
-
-def _layers(findings: Findings, chosen: Candidate) -> list[LayerRow]:
-    """Widths and bits of every weighted node; groups say how wide the cut left them."""
-    model = findings.normalized.model
-    removed = {cut.group: len(cut.removed) for cut in chosen.cuts}
-    after = _widths(findings, removed)
-    kept = {} if findings.context is None else stays_float(model, findings.context.target)
-    float_nodes = set() if chosen.quantization is None else set(chosen.quantization.float_nodes)
-    rows = []
-    for node in model.nodes:
-        if node.name in count_macs(model):
-            width = _width(model, node.name)
-            reason = kept.get(node.name, "kept float for quality" if node.name in float_nodes else "")
-            integer = chosen.quantization is not None and not reason
-            rows.append(LayerRow(node.name, node.op, width, after.get(node.name, width), "int8" if integer else "float32",
-                                 reason if chosen.quantization is not None else ""))
-    return rows
-
-
-def _width(model: Model, name: str) -> int:
-    node = model.node(name)
-    shape = model.constants[node.inputs[1]].shape
-    by_rows = node.op == "Conv" or (node.op == "Gemm" and node.attributes.get("transB", 0))
-    return int(shape[0] if by_rows else shape[-1])
-
-
-def _widths(findings: Findings, removed: Mapping[str, int]) -> dict[str, int]:
-    """Output channels after the cut, of nodes whose output channels a shrunken group owns."""
-    if findings.context is None:
-        return {}
-    model = findings.normalized.model
-    found: dict[str, int] = {}
-    for group in findings.context.grouping.groups:
-        for site in group.sites:
-            node = model.node(site.node)
-            if removed.get(group.name) and node.op in WEIGHTED and site.tensor == node.inputs[1] and site.role != "in":
-                before = found.get(site.node, _width(model, site.node))
-                found[site.node] = before - removed[group.name] * site.index.shape[1]
-    return found
 
 
 def _notes(findings: Findings) -> list[str]:
     notes = []
     if findings.context is None:
-        notes.append("No samples were given, so nothing was pruned or quantized: the model was only cleaned; pass --data.")
+        notes.append(
+            "No samples were given, so nothing was pruned or quantized: the model was only cleaned; pass --data."
+        )
     for timing in list(findings.timing.values())[:1]:
         shipped = ratio_of(ORIGINAL, timing)
         if shipped > SHIPPED_SLOWER:
-            notes.append(f"The file as it came takes {shipped:.2f} times as long as the cleaned fp32 model all times refer to.")
+            notes.append(
+                f"The file as it came takes {shipped:.2f} times as long as the cleaned fp32 model all times refer to."
+            )
     decided = findings.chosen.verdict
     if findings.context is not None and decided.measure == "agreement":
-        notes.append(f"Without labels quality is agreement with the original; KL of the outputs is {decided.kl:.4f} nats.")
+        notes.append(
+            f"Without labels quality is agreement with the original; KL of the outputs is {decided.kl:.4f} nats."
+        )
     if findings.context is not None and findings.request.target not in ("auto", findings.context.target.name):
         notes.append(f"Decided for {findings.context.target.name}, but timed on this machine.")
     return notes

@@ -91,5 +91,7 @@ def _consumer(model: Model, view: Linear, keep: np.ndarray, split: Any) -> dict[
     full[:, keep] = fitted[:, :-1]
     arrays = {view.weight: view.weight_of(full, weight)}
     if view.bias is not None:
-        arrays[view.bias] = fitted[:, -1].astype(model.constants[view.bias].dtype).reshape(model.constants[view.bias].shape)
+        arrays[view.bias] = (
+            fitted[:, -1].astype(model.constants[view.bias].dtype).reshape(model.constants[view.bias].shape)
+        )
     return arrays

@@ -5,8 +5,8 @@ least rise of scaled error per unit of cost saved; the states passed on the way 
 
     error_g(k) = curve_g[k] * sensitivity_g / curve_g[half_g]
 
-Kept widths are multiples of the target's multiple; at least a tenth of a group stays. A group no wider than one multiple
-is left alone, except for lossless removals when the multiple is 1.
+Kept widths are multiples of the target's multiple; at least a tenth of a group stays. A group no wider than one
+multiple is left alone, except for lossless removals when the multiple is 1.
 """
 
 from __future__ import annotations
@@ -113,7 +113,11 @@ def thinned(states: Sequence[Widths], cost: Cost, most: int) -> list[Widths]:
 def removed_channels(groups: Sequence[Group], rankings: Mapping[str, Ranking], widths: Widths) -> tuple[Cut, ...]:
     """The plan's cuts: for each group the first channels of its ranking, in rising order."""
     return tuple(
-        Cut(group.name, group.size, tuple(sorted(int(i) for i in rankings[group.name].order[: widths.removed[group.name]])))
+        Cut(
+            group.name,
+            group.size,
+            tuple(sorted(int(i) for i in rankings[group.name].order[: widths.removed[group.name]])),
+        )
         for group in groups
         if widths.removed.get(group.name, 0) > 0
     )

@@ -50,7 +50,7 @@ def quantize(
         model: the float model (opset 13 to 21).
         ranges: range of every tensor of ``activations_to_observe``.
         rounded: int8 weights by node name; weighted nodes that are not in it stay float.
-        settings: ``float_nodes`` stay float as well, with float weights.
+        settings: ``float_nodes`` stay float as well, with float weights; ``compute`` float keeps all arithmetic float.
         target: its rules (``stays_float``) keep some more nodes float. Their weights are stored as int8 all the
             same (a quarter of the bytes, float speed), as ``rounded`` has them if it does.
 
@@ -61,8 +61,9 @@ def quantize(
     if not OPSETS[0] <= model.opset <= OPSETS[1]:
         raise ModelError(f"Int8 needs operator set {OPSETS[0]} to {OPSETS[1]}, not {model.opset}: normalize it first.")
     model = typed(model)
-    by_rule = stays_float(model, target)
-    weighted = rounded.keys() - set(settings.float_nodes) - by_rule.keys()
+    everything = {unit.name for unit in units(model) if unit.role is Role.WEIGHTED}
+    by_rule = everything if settings.compute == "float" else stays_float(model, target).keys()
+    weighted = rounded.keys() - set(settings.float_nodes) - by_rule
     rewritten = as_convolutions(model, weighted)
     weights = {name: rounded[name] for name in weighted} | dict(rewritten.rounded)
     stored = {

@@ -50,8 +50,10 @@ class Redundancy:
 
     def needs(self, model: Model, group: Group) -> tuple[Probe, ...]:
         """One Gram per consumer."""
-        return tuple(gram_probe(view, view.node.name, positions=self.positions, seed=self.seed)
-                     for view, _ in consumers(model, group))
+        return tuple(
+            gram_probe(view, view.node.name, positions=self.positions, seed=self.seed)
+            for view, _ in consumers(model, group)
+        )
 
     def score(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> np.ndarray:
         """Error that each channel's removal added at its turn: float64 [size]."""
@@ -62,9 +64,7 @@ class Redundancy:
 
     def rank(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> Ranking:
         """Backward elimination over all channels, the lossless ones first."""
-        parts = [
-            _Part.of(view, blocks, statistics[view.node.name], model) for view, blocks in consumers(model, group)
-        ]
+        parts = [_Part.of(view, blocks, statistics[view.node.name], model) for view, blocks in consumers(model, group)]
         free = _lossless(parts, group.size)
         order, cost = _eliminate([part.regularized(RIDGE) for part in parts], group.size, first=free)
         cost[: len(free) + 1] = 0.0
@@ -91,7 +91,7 @@ class _Part:
         return cls(gram.inner / gram.rows, gram.cross / gram.rows, weights, blocks, energy)
 
     def independent(self) -> bool:
-        """Quick proof that no channel is dependent: the scaled Gram is clearly positive definite, no weight block is 0."""
+        """Quick proof that no channel is dependent: the scaled Gram is clearly positive definite, no block is zero."""
         if not np.abs(self.weights[:, self.blocks]).max(axis=(0, 2)).all():
             return False
         diagonal = np.sqrt(np.diag(self.inner))
@@ -215,5 +215,8 @@ class _Residual:
         """Relative error of removing all these channels together, the kept ones refitted."""
         columns = self.blocks[channels].ravel()
         weights = self.weights[:, columns]
-        return max(0.0, float(np.einsum("oi,ij,oj->", weights, self.schur[np.ix_(columns, columns)], weights,
-                                        optimize=True)) / self.energy)
+        return max(
+            0.0,
+            float(np.einsum("oi,ij,oj->", weights, self.schur[np.ix_(columns, columns)], weights, optimize=True))
+            / self.energy,
+        )

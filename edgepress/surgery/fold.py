@@ -6,8 +6,8 @@ sliced original weights, with the ridge chosen on held-out chunks (``calibrate.r
 
     min_M  sum ||y_original - M [x_compressed, 1]||^2 + r ||M - W_sliced||^2
 
-Measured: deletion alone destroys trained networks, scalar redistribution recovers part, this recovers 91-92 of 93 points at
-half the multiply-adds. Depthwise and grouped layers are sliced, not refitted (no gain measured).
+Measured: deletion alone destroys trained networks, scalar redistribution recovers part, this recovers 91-92 of 93
+points at half the multiply-adds. Depthwise and grouped layers are sliced, not refitted (no gain measured).
 Guarantee: deterministic; bit-identical for any number of workers.
 """
 
