@@ -111,37 +111,46 @@ class _Part:
         pull[-1] = 1e-9
         inverse = np.linalg.inv(self.inner + np.diag(pull))
         inverse = (inverse + inverse.T) / 2
-        return _Elimination((self.cross + self.weights * pull) @ inverse, inverse, self.blocks.copy(), self.energy)
+        return _Elimination((self.cross + self.weights * pull) @ inverse, inverse, self.blocks, self.energy)
 
 
-@dataclass(slots=True)
 class _Elimination:
-    """Working state: weights and inverse Gram, over the columns still alive (private to this module)."""
+    """Working state of one consumer (private to this module).
 
-    weights: np.ndarray
-    inverse: np.ndarray
-    blocks: np.ndarray
-    energy: float
+    The inverse is updated lazily: the last removals are kept as factors, ``Q = inverse - left @ right``, and multiplied
+    out ``PENDING`` columns at a time; only the diagonal blocks, which the costs need, are kept up to date.
+    """
 
-    def costs(self) -> np.ndarray:
-        """Relative error of removing each live block: float64 [live]."""
-        local = self.inverse[self.blocks[:, :, None], self.blocks[:, None, :]]
-        weights = np.moveaxis(self.weights[:, self.blocks], 0, -1)
-        solved = np.linalg.solve(local, weights)
-        return np.asarray(np.einsum("jbo,jbo->j", solved, weights) / self.energy)
+    PENDING = 96
 
-    def remove(self, position: int) -> None:
-        """Drop the block at ``position`` among the live ones and let the other columns take over."""
-        gone = self.blocks[position]
-        step = np.linalg.solve(self.inverse[np.ix_(gone, gone)], self.inverse[gone])
-        weights = self.weights - self.weights[:, gone] @ step
-        inverse = self.inverse - self.inverse[:, gone] @ step
-        keep = np.ones(len(inverse), bool)
-        keep[gone] = False
-        self.weights = weights[:, keep]
-        self.inverse = inverse[np.ix_(keep, keep)]
-        renumber = np.cumsum(keep) - 1
-        self.blocks = renumber[np.delete(self.blocks, position, axis=0)]
+    def __init__(self, weights: np.ndarray, inverse: np.ndarray, blocks: np.ndarray, energy: float) -> None:
+        self.inverse, self.blocks, self.energy = inverse, blocks, energy
+        self.weights = np.ascontiguousarray(weights[:, blocks.ravel()].T).reshape(*blocks.shape, -1)
+        self.local = inverse[blocks[:, :, None], blocks[:, None, :]]
+        self.left = np.empty((len(inverse), 0))
+        self.right = np.empty((0, len(inverse)))
+
+    def costs(self, channels: list[int]) -> np.ndarray:
+        """Relative error of removing each of the channels: ``tr((Q_jj)^-1 W_j^T W_j)``."""
+        weights = self.weights[channels]
+        squares = weights @ weights.transpose(0, 2, 1)
+        return np.asarray((np.linalg.inv(self.local[channels]) * squares).sum((1, 2)) / self.energy)
+
+    def remove(self, channel: int) -> None:
+        """Drop a channel and let the other columns take over."""
+        gone = self.blocks[channel]
+        rows = self.inverse[gone] - self.left[gone] @ self.right
+        step = np.linalg.solve(self.local[channel], rows)
+        flat = self.blocks.ravel()
+        shape = self.blocks.shape
+        taken = step[:, flat].T.reshape(*shape, -1)
+        self.weights = self.weights - (taken.reshape(len(flat), -1) @ self.weights[channel]).reshape(self.weights.shape)
+        self.local = self.local - rows[:, flat].T.reshape(*shape, -1) @ taken.transpose(0, 2, 1)
+        self.left = np.concatenate([self.left, rows.T], axis=1)
+        self.right = np.concatenate([self.right, step])
+        if len(self.right) >= self.PENDING:
+            self.inverse = self.inverse - self.left @ self.right
+            self.left, self.right = self.left[:, :0], self.right[:0]
 
 
 def _eliminate(states: list[_Elimination], size: int, *, first: list[int]) -> tuple[list[int], np.ndarray]:
@@ -150,12 +159,12 @@ def _eliminate(states: list[_Elimination], size: int, *, first: list[int]) -> tu
     order: list[int] = []
     cost = np.zeros(size + 1)
     for step in range(size):
-        costs = sum((state.costs() for state in states), np.zeros(len(alive)))
+        costs = sum((state.costs(alive) for state in states), np.zeros(len(alive)))
         position = alive.index(first[step]) if step < len(first) else int(np.argmin(costs))
         order.append(alive.pop(position))
         cost[step + 1] = cost[step] + max(float(costs[position]), 0.0)
         for state in states:
-            state.remove(position)
+            state.remove(order[-1])
     return order, cost
 
 
