@@ -2,9 +2,9 @@
 
     python benchmarks/zoo.py [MODEL ...] [--seconds S] [--out benchmarks/results]
 
-Every model gets up to 1024 unlabelled training images (other kinds of samples where there are fewer), exactly
-as a user would hand them over: ``edgepress compress MODEL --data calib.npz``, in a process of its own whose wall time
-and peak memory are measured. Accuracy is then counted on test sets the tool never saw. Latency: batch 1, one
+Every model gets up to 1024 unlabelled training images (other kinds of samples where there are fewer), exactly as a user
+would hand them over: ``edgepress compress MODEL --data calib.npz --max-drop GOAL``, in a process of its own whose wall
+time and peak memory are measured. Accuracy is then counted on test sets the tool never saw. Latency: batch 1, one
 thread, interleaved pairs, ratio to the CLEANED fp32 model, measured again after all tools ran. Models and data are
 looked for in ``../shared`` or the folder named by EDGEPRESS_SHARED.
 """
@@ -129,6 +129,7 @@ def compress(entry: Entry, folder: Path, options: list[str]) -> dict[str, Any]:
     np.savez(folder / "calib.npz", **{name: calibration})
     output = folder / f"{entry.model}.onnx"
     command = [sys.executable, "-m", "edgepress", "compress", str(path), "--data", str(folder / "calib.npz")]
+    command += [] if entry.loss is None else ["--max-drop", str(entry.loss)]
     begin = time.perf_counter()
     done = subprocess.run(
         [*command, "-o", str(output), "--json", *options], capture_output=True, text=True, check=False

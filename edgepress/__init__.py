@@ -4,7 +4,8 @@ Remove channels, refit the layer behind them, quantize to int8, measure on sampl
 
     import edgepress
 
-    result = edgepress.compress("model.onnx", data="samples.npz")
+    request = edgepress.Request(model=Path("model.onnx"), output=Path("small.onnx"), data="samples.npz")
+    report = edgepress.compress(request)
 
 The public names below are loaded when first used (PEP 562), so that importing the package alone
 loads neither torch nor onnxruntime nor onnx.
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from edgepress.pipeline import apply, compress, explain
     from edgepress.pipeline import bench as bench_files
     from edgepress.plan import Plan
+    from edgepress.request import Request
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "Plan", "apply", "bench_files", "compress", "explain"]
+__all__ = ["Model", "Plan", "Request", "apply", "bench_files", "compress", "explain"]
 
 # public name -> (module, name there); `edgepress.bench` is a subpackage, so its verb has a longer name
 _HOMES = {
     "Model": ("edgepress.model", "Model"),
+    "Request": ("edgepress.request", "Request"),
     "Plan": ("edgepress.plan", "Plan"),
     "apply": ("edgepress.pipeline", "apply"),
     "bench_files": ("edgepress.pipeline", "bench"),

@@ -85,7 +85,7 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 _model = click.argument("model", type=PATH)
 _data = click.option("--data", metavar="SRC", help="Samples: .npz, .npy, a folder of them or of images.")
 _recipe = click.option("--recipe", metavar="JSON", help="How to read the samples (scaling, order of axes).")
-_workers = click.option("--workers", type=int, metavar="N", help="Processes for calibration.")
+_workers = click.option("--workers", type=int, metavar="N", help="Parallel workers for calibration.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else there.")
 _debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_debug, help="Show the traceback of an error."

@@ -61,10 +61,16 @@ class Node:
 class Model:
     """One ONNX graph, read-only. Make one with :meth:`load` or :meth:`of`."""
 
-    def __init__(self, proto: onnx.ModelProto, *, folder: Path | None = None) -> None:
-        """Wrap ``proto``; the caller gives it away and must not change it any more."""
+    def __init__(
+        self, proto: onnx.ModelProto, *, folder: Path | None = None, external: frozenset[Path] = frozenset()
+    ) -> None:
+        """Wrap ``proto``; the caller gives it away and must not change it any more.
+
+        ``external`` are the files beside the model that weights were read from.
+        """
         self._proto = proto
         self.folder = folder
+        self.external = external
 
     @classmethod
     def of(cls, proto: onnx.ModelProto) -> Model:
@@ -90,8 +96,8 @@ class Model:
             raise ModelError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
         if not proto.graph.node or not proto.graph.output or not (proto.opset_import or proto.ir_version < 3):
             raise ModelError(f"{path} holds no ONNX graph (empty, truncated, or another kind of file).")
-        _load_external_data(proto, path)
-        return _decoded(cls(proto, folder=path.parent), path)
+        external = _load_external_data(proto, path)
+        return _decoded(cls(proto, folder=path.parent, external=external), path)
 
     # --- the graph as plain data ------------------------------------------------------------------
 
@@ -314,9 +320,10 @@ def _decoded(model: Model, path: Path) -> Model:
     return model
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Load weights kept beside the model, refusing any path that leaves the model's folder."""
+def _load_external_data(proto: onnx.ModelProto, path: Path) -> frozenset[Path]:
+    """Load weights kept beside the model, refusing any path that leaves the model's folder; returns their files."""
     folder = path.parent.resolve()
+    files = set()
     for tensor in onnx.external_data_helper._get_all_tensors(proto):
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
@@ -332,3 +339,5 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
             raise ModelError(f"{path}: the weights in {location!r} cannot be read: copy the file again.") from error
         tensor.ClearField("data_location")  # as in a file that never had external data: the same hash
         del tensor.external_data[:]
+        files.add(target)
+    return frozenset(files)

@@ -84,8 +84,9 @@ class Plan:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanError(f"{source} is not JSON (line {error.lineno}): mend it or make a new plan.") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise PlanError(f"{source} is not JSON{where}: mend it or make a new plan.") from error
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise PlanError(f"{source} is not an {FORMAT} file: make one with `edgepress compress`.")
         try:
@@ -116,8 +117,48 @@ def _plan(raw: dict[str, Any]) -> Plan:
     unknown = fields.keys() - {item.name for item in dataclasses.fields(Plan)}
     if unknown:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
-    cuts = tuple(Cut(str(c["group"]), int(c["size"]), tuple(int(i) for i in c["removed"])) for c in fields["cuts"])
-    quantization = fields["quantization"]
-    if quantization is not None:
-        quantization = Quantization(**{**quantization, "float_nodes": tuple(quantization["float_nodes"])})
+    for name in ("model_sha256", "data_sha256"):
+        _demand(isinstance(fields[name], str), f"{name} is no text")
+    for name in ("settings", "provenance"):
+        _demand(isinstance(fields[name], dict), f"{name} is no object")
+    _demand(_whole(fields["seed"]), "seed is no whole number")
+    cuts = tuple(_cut(entry) for entry in fields["cuts"])
+    _demand(len({cut.group for cut in cuts}) == len(cuts), "a group is named twice in cuts")
+    quantization = None if fields["quantization"] is None else _quantization(fields["quantization"])
     return Plan(**{**fields, "cuts": cuts, "quantization": quantization})
+
+
+def _cut(raw: dict[str, Any]) -> Cut:
+    removed = raw["removed"]
+    _demand(isinstance(raw["group"], str), "group is no text")
+    _demand(_whole(raw["size"]), "size is no whole number")
+    _demand(isinstance(removed, list) and all(map(_whole, removed)), "removed is no list of whole numbers")
+    _demand(len(set(removed)) == len(removed), f"a channel of {raw['group']!r} is removed twice")
+    within = len(removed) < raw["size"] and max(removed, default=0) < raw["size"]
+    _demand(within, f"of {raw['group']!r} more is removed than its {raw['size']} channels allow")
+    return Cut(raw["group"], raw["size"], tuple(removed))
+
+
+def _quantization(raw: dict[str, Any]) -> Quantization:
+    names = raw["float_nodes"]
+    _demand(isinstance(names, list) and all(isinstance(name, str) for name in names), "float_nodes is no list of names")
+    made = Quantization(**{**raw, "float_nodes": tuple(names)})
+    _demand(made.ranges in ("minmax", "percentile"), "ranges is neither 'minmax' nor 'percentile'")
+    _demand(made.compute in ("int8", "float"), "compute is neither 'int8' nor 'float'")
+    _demand(_number(made.percentile) and 50 < made.percentile <= 100, "percentile is not within 50..100")
+    _demand(_whole(made.weight_limit) and 1 <= made.weight_limit <= 127, "weight_limit is not within 1..127")
+    _demand(isinstance(made.repair, bool), "repair is neither true nor false")
+    return made
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

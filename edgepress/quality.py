@@ -31,6 +31,10 @@ State = Literal["within", "probably within", "over"]
 KL_PER_POINT = 0.02
 """Nats of mean KL divergence for each point of accuracy that may be lost."""
 
+EQUAL = 90.0
+"""From this SQNR on, in dB, outputs are equal but for float rounding: no changed answer is then proof of none."""
+
+_ROUNDING = 1e-9
 _Z = 1.959964
 _Z80 = 0.841621
 
@@ -58,16 +62,17 @@ class Comparison:
         cls, original: Sequence[np.ndarray], candidate: Sequence[np.ndarray], labels: np.ndarray | None
     ) -> Comparison:
         """Compare the outputs of one chunk (first axis = rows)."""
-        rows = original[0].shape[0]
+        rows = original[0].shape[0] if original[0].ndim else 1
         flat = [
             (a.reshape(rows, -1).astype(np.float64), b.reshape(rows, -1).astype(np.float64))
             for a, b in zip(original, candidate, strict=True)
-            if a.shape[:1] == (rows,)
+            if (a.shape or (1,))[0] == rows
         ]
         first, second = flat[0]
         answers = np.stack([first.argmax(1), second.argmax(1)], axis=1)
         right = None if labels is None else answers == np.asarray(labels).reshape(-1, 1)
-        before, after = log_probabilities(first), log_probabilities(second)
+        squashed = are_probabilities(first)  # rounded probabilities need not sum to one any more
+        before, after = log_probabilities(first, squashed), log_probabilities(second, squashed)
         divergence = np.maximum((np.exp(before) * (before - after)).sum(1), 0.0)
         signal = np.stack([(a**2).sum(1) for a, _ in flat], axis=1)
         noise = np.stack([((a - b) ** 2).sum(1) for a, b in flat], axis=1)
@@ -149,28 +154,35 @@ class _Estimate:
     low: float
     high: float
     allowed: float
+    finite: bool = True
 
     @property
     def state(self) -> State:
-        if self.point > self.allowed + 1e-9:
+        if not (self.finite and self.point <= self.allowed + _ROUNDING):  # NaN is over
             return "over"
-        return "within" if self.high <= self.allowed + 1e-9 else "probably within"
+        return "within" if self.high <= self.allowed + _ROUNDING else "probably within"
 
     @property
     def acceptable(self) -> bool:
-        return self.point + (self.high - self.point) * _Z80 / _Z <= self.allowed + 1e-9
+        upper = self.point + (self.high - self.point) * _Z80 / _Z
+        return self.finite and upper <= self.allowed + _ROUNDING
 
     def settle(self, count: int) -> int | None:
         """Samples at which the interval would no longer reach over the limit (it shrinks with the square root)."""
         room = self.allowed - self.point
-        if self.state != "probably within" or room <= 0:
+        if self.state != "probably within" or room <= _ROUNDING:
             return None
         return math.ceil(count * ((self.high - self.point) / room) ** 2)
 
 
-def log_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Log-probabilities of rows that are logits, or probabilities already (non-negative, summing to one)."""
-    if outputs.min() >= 0 and np.allclose(outputs.sum(1), 1.0, atol=1e-3):
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether rows are probabilities already: non-negative, summing to one."""
+    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(1), 1.0, atol=1e-3))
+
+
+def log_probabilities(outputs: np.ndarray, squashed: bool) -> np.ndarray:
+    """Log-probabilities of rows that are logits, or probabilities already (``squashed``)."""
+    if squashed:
         clipped = np.maximum(outputs, 1e-7)
         return np.asarray(np.log(clipped / clipped.sum(1, keepdims=True)))
     shifted = outputs - outputs.max(1, keepdims=True)
@@ -183,13 +195,15 @@ def judge(comparison: Comparison, limit: Limit) -> Verdict:
         return _judge_sqnr(comparison, limit)
     count = len(comparison)
     same = 100 * float(1 - comparison.changed.mean())
+    finite = bool(np.isfinite(comparison.noise).all())  # an answer among NaN is none, even if it is right
     if limit.measure == "accuracy" and comparison.right is not None:
         lost = 100 * (comparison.right[:, 0].astype(float) - comparison.right[:, 1])
-        estimate = _mean(lost, limit.max_drop, floor=100 / math.sqrt(count))
+        equal = _sqnr(comparison.signal.sum(0), comparison.noise.sum(0)) >= EQUAL
+        estimate = _mean(lost, limit.max_drop, floor=0.0 if equal else 100 / math.sqrt(count), finite=finite)
         before = 100 * float(comparison.right[:, 0].mean())
         after = before - estimate.point
     else:
-        estimate = _mean(comparison.divergence, KL_PER_POINT * limit.max_drop, floor=0.0)
+        estimate = _mean(comparison.divergence, KL_PER_POINT * limit.max_drop, floor=0.0, finite=finite)
         before, after = 100.0, same
     low, high = wilson(count - int(comparison.changed.sum()), count)
     return Verdict(
@@ -212,11 +226,11 @@ def judge(comparison: Comparison, limit: Limit) -> Verdict:
     )
 
 
-def _mean(values: np.ndarray, allowed: float, *, floor: float) -> _Estimate:
-    """Mean with a normal 95 % interval; ``floor`` is the least deviation: no change seen is not proof of none."""
+def _mean(values: np.ndarray, allowed: float, *, floor: float, finite: bool) -> _Estimate:
+    """Mean with a normal 95 % interval; ``floor`` is the least deviation: no change seen is no proof of none."""
     point = float(values.mean())
     half = _Z * max(float(values.std()), floor) / math.sqrt(len(values))
-    return _Estimate(point, point - half, point + half, allowed)
+    return _Estimate(point, point - half, point + half, allowed, finite)
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -258,4 +272,5 @@ def _judge_sqnr(comparison: Comparison, limit: Limit) -> Verdict:
 def _sqnr(signal: np.ndarray, noise: np.ndarray) -> float:
     """Worst output's ratio in dB, capped at 200 (equal outputs)."""
     ratio = np.maximum(signal, 1e-30) / np.maximum(noise, 1e-20 * np.maximum(signal, 1e-30))
-    return float(10 * np.log10(ratio).min())
+    with np.errstate(divide="ignore"):  # infinite noise
+        return float(10 * np.log10(ratio).min())

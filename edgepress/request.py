@@ -40,7 +40,7 @@ class Request:
         quantize: may go to int8.
         target: name of the target, or ``auto`` for this machine.
         threads: intra-op threads while timing; None leaves the choice to the pipeline.
-        workers: processes for calibration; None leaves the choice to the pipeline.
+        workers: threads for calibration; None leaves the choice to the pipeline.
         width_multiple: kept widths are multiples of this; None asks the target.
         seed: seed of the split and of the order of timing.
         dry_run: decide and report, write nothing.
@@ -87,6 +87,9 @@ class Request:
         _require(self.seed >= 0, "--seed", self.seed, "a whole number of 0 or more")
         _require(0 < self.bench_seconds < math.inf, "bench_seconds", self.bench_seconds, "a number above 0")
         targets.find(self.target)
+        for name, source in (("--data", self.data), ("--eval-data", self.eval_data), ("--recipe", self.recipe)):
+            if source == "":  # an unset variable of a shell; as a path it would be the current folder
+                raise InputError(f"{name} is empty: give a path, or leave the option out.")
         if self.output is None and not self.dry_run:
             raise InputError("There is no place to write the result to: give a path with -o, or use --dry-run.")
 

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx
 import pytest
 
+from edgepress.request import Request, plan_path
+
+if TYPE_CHECKING:  # the whole flow loads torch, which most tests do without
+    from edgepress.report import Report
+
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A finished compression, and what its input was like before."""
+
+    request: Request
+    report: Report
+    model_before: bytes
+    mtime_before: int
+
+    @property
+    def output(self) -> Path:
+        """The model that was written."""
+        assert self.request.output is not None
+        return self.request.output
+
+    @property
+    def plan(self) -> Path:
+        """The plan beside it."""
+        return plan_path(self.output)
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +60,40 @@ def digits_model() -> Path:
 def digits_npz() -> Path:
     """The embedded samples for calibration: `image` [1197, 1, 8, 8], `label` [1197]."""
     return ROOT / "calibration" / "digits.npz"
+
+
+@pytest.fixture(scope="session")
+def digits_part(digits_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 400 samples for calibration, with labels: enough for a limit of one point, and quick."""
+    path = tmp_path_factory.mktemp("digits") / "part.npz"
+    with np.load(digits_npz) as arrays:
+        np.savez(path, image=arrays["image"][:400], label=arrays["label"][:400])
+    return path
+
+
+@pytest.fixture(scope="session")
+def compressed(digits_model: Path, digits_part: Path, tmp_path_factory: pytest.TempPathFactory) -> Compressed:
+    """One compression of the embedded network that many tests look at."""
+    from edgepress.pipeline import compress
+
+    folder = tmp_path_factory.mktemp("compressed")
+    model = onnx.load(digits_model)
+    onnx.helper.set_model_props(model, {"author": "somebody", "stage": "17"})
+    onnx.save(model, folder / "digits.onnx")
+    before = (folder / "digits.onnx").read_bytes(), (folder / "digits.onnx").stat().st_mtime_ns
+    request = Request(
+        folder / "digits.onnx", folder / "out.onnx", str(digits_part), threads=1, workers=2, bench_seconds=0.05
+    )
+    return Compressed(request, compress(request), *before)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line has no option for it: time in a fraction of a second, as far as a test needs it."""
+    choose = importlib.import_module("edgepress.pipeline.choose")  # the package's `choose` is the function in it
+    patient = choose.compare
+
+    def hasty(*arguments: Any, **settings: Any) -> Any:
+        return patient(*arguments, **{**settings, "seconds": 0.01, "min_rounds": 5})
+
+    monkeypatch.setattr(choose, "compare", hasty)

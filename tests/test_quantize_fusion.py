@@ -202,7 +202,7 @@ def test_rules_keep_stem_small_gemm_and_groups_float() -> None:
                   w3=W["w3"], b1=W["b1"], b2=W["b2"], b3=W["b3"], w5=kernel(16, 10))  # fmt: skip
     reasons = stays_float(model, VNNI)
     assert reasons.keys() == {"/net/Conv.0", "/net/Conv.2", "/net/Gemm.6"}
-    assert "3 channels" in reasons["/net/Conv.0"]
+    assert "3 channel(s)" in reasons["/net/Conv.0"]
     assert "8 channels per group" in reasons["/net/Conv.2"]
     assert "160 multiply-adds" in reasons["/net/Gemm.6"]
     feed = samples(3, 14, 14)

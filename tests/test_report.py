@@ -39,7 +39,7 @@ from edgepress.report.verdict import NOTHING, limit_line, sentence
 GOLDEN = """\
 2.4× faster, 5.5× smaller, 0.3 points less accurate, on this CPU.
 ≈ probably within your limit: 0.30 of 0.50 points, 95 % interval −0.02 to 0.62;
-  about 28 k samples would settle it.
+  about 28 k hold-out samples would settle it.
 
                 original  plain int8  edgepress         change  95 % interval
 ─────────────────────────────────────────────────────────────────────────────
@@ -185,7 +185,7 @@ def test_verbose_shows_every_variant_layer_and_reason() -> None:
     short, long = (page(report(refusals=refusals), verbose=verbose) for verbose in (False, True))
     assert "3 more reasons (-v)" in short and "reason 6" not in short
     assert "reason 6; --flag" in long and "more reasons" not in long
-    assert "16 → 8" in long and "pruned int8" in long
+    assert "16 → 8" in long and "pruned-int8" in long
 
 
 def test_kept_float_is_silent_for_a_float_result() -> None:
@@ -214,7 +214,7 @@ CLEAR = "34.1 dB of at least 20.0 dB, 95 % interval 33.0 to 35.0 dB, on 50 hold-
     ("state", "changes", "expected"),
     [
         ("within", {}, f"{INTERVAL}, on 10.8 k hold-out samples."),
-        ("probably within", {}, f"{INTERVAL}; about 28 k samples would settle it."),
+        ("probably within", {}, f"{INTERVAL}; about 28 k hold-out samples would settle it."),
         ("probably within", {"settle_samples": None}, f"{INTERVAL}, on 10.8 k hold-out samples."),
         ("over", {"drop": 1.5, "low": 1, "high": 2}, "1.50 of 0.50 points, 95 % interval 1.00 to 2.00."),
         ("over", {"low": None, "high": None}, "0.30 of 0.50 points."),
@@ -259,7 +259,21 @@ def test_the_verdict_when_nothing_was_won() -> None:
 
 def test_the_verdict_of_a_dry_run_claims_no_file() -> None:
     original, _, best = variants()
-    assert "would be written" in sentence(original, dataclasses.replace(best, name=CLEANED), written=False)
+    assert "would be written" in sentence(original, dataclasses.replace(best, name=CLEANED), outcome="dry run")
+
+
+def test_the_verdict_of_a_missed_budget_says_so_first() -> None:
+    original, _, best = variants()
+    missed = "The budget was missed, nothing was written; the best found: "
+    assert sentence(original, best, outcome="missed").startswith(f"{missed}2.4× faster, 5.5× smaller")
+    cleaned = dataclasses.replace(best, name=CLEANED)
+    assert sentence(original, cleaned, outcome="missed") == f"{missed}the cleaned fp32 model."
+
+
+def test_the_verdict_says_why_only_the_cleaned_model_is_left() -> None:
+    original, _, best = variants()
+    text = sentence(original, dataclasses.replace(best, name=CLEANED), why="There were no samples")
+    assert text == "There were no samples: the cleaned fp32 model was written."
 
 
 @pytest.mark.parametrize(
@@ -468,7 +482,7 @@ def test_the_benchmark_page() -> None:
 def test_the_explanation_page() -> None:
     text = screen(lambda console: explanation.render(explained(), console))
     assert text.startswith("m.onnx: 1 of 2 channel groups can be cut, 16 channels.\n")
-    assert re.search(r"conv1 +16 +conv1 +conv2 \+1", text)
+    assert re.search(r"conv1 +16 +conv2 \+1", text) and "must stay  fc: is the output" in text
     assert "refused    Einsum_3: unknown operator (rewrite it)" in text
     assert dict(explanation.pairs(explained()))["group.fc.refusal"] == "is the output"
 

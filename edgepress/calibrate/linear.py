@@ -8,7 +8,9 @@ This is the view in which statistics are gathered and weights are refitted (Gram
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -97,7 +99,11 @@ class Linear:
 
 
 def linear(model: Model, node: Node) -> Linear | None:
-    """The linear view of a node; None unless it is a dense Conv, a Gemm or a MatMul with constant 2-D weights."""
+    """The linear view of a node; None where there is none.
+
+    There is one for a dense Conv, a Gemm or a MatMul with constant weights (2-D ones for MatMul), and no bias or a
+    constant one of one value per output.
+    """
     if node.op not in WEIGHTED or node.inputs[1] not in model.constants:
         return None
     shape = model.constants[node.inputs[1]].shape
@@ -109,14 +115,17 @@ def linear(model: Model, node: Node) -> Linear | None:
     if node.op == "MatMul" and len(shape) != 2:
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
-    if bias is not None and bias not in model.constants:
-        return None
-    return Linear(node, node.inputs[1], bias, shape)
+    view = Linear(node, node.inputs[1], bias, shape)
+    return view if bias is None or _per_output(model.constants.get(bias), view.outputs) else None
 
 
-def _scaled(attributes: object) -> bool:
-    get = attributes.get  # type: ignore[attr-defined]
-    return bool(get("alpha", 1.0) != 1.0 or get("beta", 1.0) != 1.0)
+def _scaled(attributes: Mapping[str, Any]) -> bool:
+    return bool(attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0)
+
+
+def _per_output(bias: np.ndarray | None, outputs: int) -> bool:
+    """Gemm also takes one value for all outputs, or one per row: neither is a column of the matrix."""
+    return bias is not None and bias.size == outputs and bias.shape[-1:] == (outputs,)
 
 
 def _conv_patches(view: Linear, inputs: np.ndarray, positions: np.ndarray | None) -> np.ndarray:

@@ -71,10 +71,9 @@ class Recipe:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{source} is not JSON (line {error.lineno}): see calibration/recipes for examples."
-            ) from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise DataError(f"{source} is not JSON{where}: see calibration/recipes for examples.") from error
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             raise DataError(f'{source} has no field "format": "{FORMAT}": see calibration/recipes for examples.')
         _check_fields(raw, source)

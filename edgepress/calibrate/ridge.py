@@ -64,6 +64,7 @@ def _choose(split: SplitGram, given: np.ndarray, columns: np.ndarray, with_bias:
 
 def _held_error(fit: Gram, held: Gram, given: np.ndarray, ridge: float, with_bias: bool) -> float:
     try:
-        return held.error(solve(fit, given, ridge, with_bias=with_bias))
+        error = held.error(solve(fit, given, ridge, with_bias=with_bias))
     except np.linalg.LinAlgError:  # singular at this lambda: a stronger one will do
         return np.inf
+    return error if np.isfinite(error) else np.inf

@@ -15,7 +15,7 @@ from edgepress import runtime
 from edgepress.calibrate.feed import Chunk, Feed
 from edgepress.calibrate.statistics import Probe
 from edgepress.model import Model
-from edgepress.parallel import ordered_map
+from edgepress.parallel import one_blas_thread, ordered_map
 
 CHUNK = 32
 """Samples of one chunk: small enough to keep activations of large inputs in bounds."""
@@ -33,8 +33,9 @@ def collect(model: Model, feed: Feed, probes: Sequence[Probe], *, workers: int, 
         return [probe.observe(values, number) for probe in probes]
 
     merged: list[Any] | None = None
-    for partial in ordered_map(observe, enumerate(feed.chunks(chunk)), workers=workers):
-        merged = partial if merged is None else [a.merge(b) for a, b in zip(merged, partial, strict=True)]
+    with one_blas_thread():
+        for partial in ordered_map(observe, enumerate(feed.chunks(chunk)), workers=workers):
+            merged = partial if merged is None else [a.merge(b) for a, b in zip(merged, partial, strict=True)]
     return dict(zip([probe.name for probe in probes], merged or [], strict=bool(merged)))
 
 

@@ -181,7 +181,7 @@ def _bind(node: Node, opset: int) -> tuple[Kernel, Call]:
     row = lookup(node.op, node.domain, opset)
     if row is None or row.kernel is None:
         name = f"{node.domain}:{node.op}" if node.domain else node.op
-        raise UnsupportedError(f"{name} {node.name!r} (opset {opset}) has no kernel in torch: keep this model as is.")
+        raise UnsupportedError(f"{name} {node.name!r} (opset {opset}) has no kernel in torch: use the model as it is.")
     return KERNELS[row.kernel], Call(node.attributes, opset, len(node.outputs))
 
 

@@ -49,8 +49,10 @@ Visitor = Callable[[Visit], Mapping[str, np.ndarray]]
 
 
 def affordable(model: Model, samples: int) -> int:
-    """How many samples a sweep can hold within ``BUDGET`` (at least 1)."""
-    return max(1, min(samples, BUDGET // max(1, 2 * _live_bytes(Executor(model)))))
+    """How many of the samples a sweep can hold within ``BUDGET``; at least one run (the batch, where it is fixed)."""
+    batches = [known.shape[0] for known in model.inputs.values() if known.shape]
+    run = max([size for size in batches if isinstance(size, int)], default=1)
+    return min(samples, max(run, BUDGET // max(1, 2 * _live_bytes(Executor(model)))))
 
 
 def sweep(
@@ -85,7 +87,9 @@ class _Pair:
     """Live activations of one chunk in both networks."""
 
     def __init__(self, inputs: Mapping[str, np.ndarray]) -> None:
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+        # torch shares memory and wants it writable; 0-d arrays stay 0-d
+        whole = {name: np.require(array, requirements=["C", "W"]) for name, array in inputs.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in whole.items()}
         self.original: Values = dict(tensors)
         self.changed: Values = dict(tensors)
 
@@ -152,6 +156,8 @@ class _Sweep:
         other = self.others.get(node.output)
         if other is None or other not in pair.original or other not in pair.changed:
             return 0.0
+        if pair.original[other].shape != pair.original[node.output].shape:  # broadcast: one value stands for many
+            return 0.0
         mine, now = _rows(pair.original[other], rows, axis), pair.changed[other]
         return mine - now if mine.shape == now.shape else 0.0
 
@@ -182,10 +188,10 @@ def _kept_rows(kept: Kept, node: Node) -> torch.Tensor | None:
 
 
 def _other_branches(model: Model) -> dict[str, str]:
-    """For every tensor that goes into one Add only: the tensor it is added to."""
+    """For every tensor that goes into one Add and nowhere else: the tensor it is added to."""
     adds = [node for node in model.nodes if node.op == "Add" and not model.constants.keys() & set(node.inputs)]
     pairs = [pair for node in adds for pair in (node.inputs, node.inputs[::-1])]
-    return {mine: other for mine, other in pairs if len(model.consumers(mine)) == 1}
+    return {mine: other for mine, other in pairs if len(model.consumers(mine)) == 1 and mine not in model.outputs}
 
 
 def _live_bytes(executor: Executor) -> int:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
-from edgepress.model import Model, write_atomically
+from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
-from edgepress.pipeline.build import integer, pruned
-from edgepress.pipeline.candidates import Candidate, Judge, candidate, integers, lossless, narrower
+from edgepress.pipeline.build import integer, marked, pruned
+from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, integers, lossless, narrower
 from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
+from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import Findings, report
@@ -27,7 +28,7 @@ from edgepress.quality import Verdict
 from edgepress.quantize.baseline import plain_static_int8
 from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Applied, Report
-from edgepress.request import Request, plan_path, report_path
+from edgepress.request import Request, check_output, plan_path, report_path
 
 __all__ = ["apply", "bench", "compress", "explain"]
 
@@ -57,7 +58,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         return _without_data(request, recorder, Findings.start(request, opened, normalized))
     with recorder.stage("baseline") as stage:
         context, refusals = context_of(request, normalized.model, opened.feed)
-        judged = Judge(context, limit_of(request, normalized.model, opened.feed))
+        judged = Judge(context, limit_of(request, normalized.model, opened.feed, opened.evaluation))
         cleaned = candidate(CLEANED, "cleaned fp32", context.model, (), judged(opened.model))
         stage.note(_baseline_note(context, cleaned.verdict))
     findings = Findings.start(request, opened, normalized, context, refusals)
@@ -82,7 +83,7 @@ def _candidates(
             free = lossless(context, analysis, judged)
             found = narrower(context, analysis, judged, request.mac_ratio)
             found = [free, *found] if free is not None and free.verdict.acceptable else found
-            found = list({item.cuts: item for item in found}.values())
+            found = distinct(found)
             stage.note(_prune_note(found))
     if request.quantize:
         with recorder.stage("quantize") as stage:
@@ -138,16 +139,16 @@ def _hand_over(request: Request, findings: Findings, recorder: Recorder) -> Repo
     plan = _plan(findings, chosen)
     if findings.choice is not None and findings.choice.missed:
         missed = BudgetMissed(findings.choice.missed)
-        missed.report = report(findings, recorder.rows, None, None)
+        missed.report = report(findings, recorder.rows)
         raise missed
     if request.dry_run or request.output is None:
-        return report(findings, recorder.rows, None, None)
+        return report(findings, recorder.rows)
     with recorder.stage("write") as stage:
-        finished = finish(chosen.model, plan)
+        finished = marked(chosen.model, plan)
         write_atomically(plan_path(request.output), plan.to_json().encode())
         finished.save(request.output)
         stage.note(str(request.output))
-    result = report(findings, recorder.rows, request.output, plan_path(request.output))
+    result = report(findings, recorder.rows, request.output)
     write_atomically(report_path(request.output), result.to_json().encode())
     return result
 
@@ -167,19 +168,6 @@ def _plan(findings: Findings, chosen: Candidate) -> Plan:
         seed=findings.request.seed,
         settings={} if context is None else context.settings(),
         provenance=findings.provenance,
-    )
-
-
-def finish(model: Model, plan: Plan) -> Model:
-    """Add what edgepress says about the file to its metadata."""
-    removed = sum(len(entry.removed) for entry in plan.cuts)
-    return model.with_metadata(
-        {
-            "edgepress.version": str(plan.provenance.get("version", "")),
-            "edgepress.source_sha256": plan.model_sha256,
-            "edgepress.channels_removed": str(removed),
-            "edgepress.weights": "float32" if plan.quantization is None else "int8",
-        }
     )
 
 
@@ -205,6 +193,7 @@ def apply(
         prune=bool(decisions.cuts),
         quantize=decisions.quantization is not None,
     )
+    check_output(model, output, others=[plan])
     opened = read(request)
     decisions.check_model(opened.model.sha256)
     built = clean(opened).model
@@ -218,9 +207,10 @@ def apply(
         context, _ = context_of(request, built, opened.feed)
         if dict(decisions.settings) != context.settings():
             raise PlanError("The plan was made with other settings of edgepress: make a new plan with this version.")
+        check_decisions(context, decisions)
         built = pruned(context, decisions.cuts)
         built = built if decisions.quantization is None else integer(context, built, decisions.quantization)
-    finished = finish(built, decisions)
+    finished = marked(built, decisions)
     finished.save(output)
     return Applied(str(output), finished.size, f"plan {plan.name} applied")
 

@@ -32,8 +32,8 @@ class Analysis:
 
 
 def analyze(context: Context) -> Analysis:
-    """Rank every prunable group on the original model and measure its sensitivity on held-out fit samples."""
-    judged = [(group, _refusal(context, group)) for group in context.grouping.groups]
+    """Rank every prunable group on the original model and measure its sensitivity on hold-out samples."""
+    judged = [(group, refusal_of(context, group)) for group in context.grouping.groups]
     groups = [group for group, refusal in judged if refusal is None]
     refusals = [refusal for _, refusal in judged if refusal is not None]
     rankings: dict[str, Ranking] = {}
@@ -51,7 +51,7 @@ def analyze(context: Context) -> Analysis:
     return Analysis(Ladder(tuple(groups), rankings, sensitivities, costs, context.multiple), tuple(refusals))
 
 
-def _refusal(context: Context, group: Group) -> Refusal | None:
+def refusal_of(context: Context, group: Group) -> Refusal | None:
     """Why a group must stay whole; None when it may shrink."""
     if group.refusal is not None:
         return group.refusal

@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import onnx
+
+from edgepress import __version__
 from edgepress.calibrate.linear import WEIGHTED
 from edgepress.model import Model
 from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_of
-from edgepress.plan import Cut, Quantization
+from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quantize import (
     Observations,
     Rounded,
@@ -29,6 +32,24 @@ from edgepress.surgery.fold import fold
 from edgepress.surgery.oracle import check_cut
 
 ORACLE_SAMPLES = 8
+
+
+def marked(model: Model, plan: Plan) -> Model:
+    """The model with what edgepress says about it in its metadata."""
+    return model.with_metadata(
+        {
+            "edgepress.version": str(plan.provenance.get("version", "")),
+            "edgepress.source_sha256": plan.model_sha256,
+            "edgepress.channels_removed": str(sum(len(entry.removed) for entry in plan.cuts)),
+            "edgepress.weights": "float32" if plan.quantization is None else "int8",
+        }
+    )
+
+
+def mark_bytes(cuts: Sequence[Cut], quantization: Quantization | None) -> int:
+    """What :func:`marked` adds to the size of a model, in bytes."""
+    plan = Plan("0" * 64, cuts=tuple(cuts), quantization=quantization, provenance={"version": __version__})
+    return marked(Model.of(onnx.ModelProto()), plan).size
 
 
 def pruned(context: Context, cuts: Sequence[Cut]) -> Model:

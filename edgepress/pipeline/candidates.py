@@ -11,22 +11,25 @@ file at the speed of float.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from edgepress.calibrate.linear import WEIGHTED
 from edgepress.calibrate.run import outputs
 from edgepress.model import Model
 from edgepress.pipeline.analysis import Analysis
-from edgepress.pipeline.build import integer, observed, pruned, rounded
+from edgepress.pipeline.answers import compared
+from edgepress.pipeline.build import integer, mark_bytes, observed, pruned, rounded
 from edgepress.pipeline.context import Context
 from edgepress.plan import Cut, Quantization
-from edgepress.planner import Widths, count_macs, removed_channels, thinned
+from edgepress.planner import Widths, count_macs, removed_channels
 from edgepress.quality import Comparison, Limit, Verdict, judge
 from edgepress.quantize import stays_float
 
-LEVELS = 32
-"""States of the greedy that may be tried: bisection builds about five of them."""
+CLOSE_COST = 0.03
+"""Bisection stops when an accepted and a refused state differ by no more than this share of their cost."""
 
 PREFIXES = (1, 3, 5, 9, 13)
 """How many weighted layers next to the input may stay float."""
@@ -50,12 +53,17 @@ class Candidate:
     parameters: int
     cost: float = 1.0
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, with the metadata that it is handed over with."""
+        return self.model.size + mark_bytes(self.cuts, self.quantization)
+
 
 class Judge:
     """Compares candidates with the original model on the hold-out samples."""
 
     def __init__(self, context: Context, limit: Limit) -> None:
-        """Run the original once and keep its outputs when they are small."""
+        """Judge by the hold-out samples of the context, against a limit."""
         self.context, self.limit = context, limit
 
     def __call__(self, model: Model) -> Verdict:
@@ -68,29 +76,31 @@ def compare(original: Model, model: Model, context: Context) -> Comparison:
     before = outputs(original, context.hold_out, workers=context.workers)
     after = outputs(model, context.hold_out, workers=context.workers)
     return Comparison.join(
-        Comparison.of(mine, theirs, part.labels) for (part, mine), (_, theirs) in zip(before, after, strict=True)
+        compared(part, mine, theirs) for (part, mine), (_, theirs) in zip(before, after, strict=True)
     )
 
 
 def narrower(context: Context, analysis: Analysis, judged: Judge, mac_ratio: float | None = None) -> list[Candidate]:
     """Float candidates, mildest first: acceptable ones only, the strongest found by bisection.
 
-    With ``mac_ratio`` only the mildest state that reaches this share of the multiply-adds is tried.
+    With ``mac_ratio`` only the mildest state that reaches this share of the multiply-adds is tried; when that costs too
+    much the search goes on, for the best that can be had.
     """
     costs = analysis.ladder.costs
     if mac_ratio is not None:
         goal = mac_ratio * costs.macs({})
         reached = [state for state in analysis.ladder.path(costs.macs) if costs.macs(state.removed) <= goal]
         found = [_narrow(context, analysis, judged, state) for state in reached[:1]]
-        return [item for item in found if item.verdict.acceptable]
-    states = thinned(analysis.ladder.path(costs.blend), costs.blend, LEVELS)
+        if found and found[0].verdict.acceptable:
+            return found
+    states = analysis.ladder.path(costs.blend)
     tried: list[Candidate] = []
 
     def acceptable(position: int) -> bool:
         tried.append(_narrow(context, analysis, judged, states[position]))
         return tried[-1].verdict.acceptable
 
-    _bisect(acceptable, len(states))
+    _bisect(acceptable, -np.log([costs.blend(state.removed) for state in states]))
     return sorted((item for item in tried if item.verdict.acceptable), key=lambda item: -item.cost)
 
 
@@ -98,6 +108,14 @@ def lossless(context: Context, analysis: Analysis, judged: Judge) -> Candidate |
     """The model without its dead, constant and exactly dependent channels; None when there are none."""
     widths = analysis.ladder.lossless()
     return _narrow(context, analysis, judged, widths) if widths.removed else None
+
+
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """One candidate per name: of those whose cost is the same to two digits the strongest (the last) stands for all.
+
+    Models are timed and chosen by name, so names must differ; timing near twins would also tell nothing.
+    """
+    return list({item.name: item for item in candidates}.values())
 
 
 def _narrow(context: Context, analysis: Analysis, judged: Judge, widths: Widths) -> Candidate:
@@ -115,11 +133,20 @@ def candidate(
     return Candidate(name, label, model, cuts, None, verdict, sum(count_macs(model).values()), model.parameters, cost)
 
 
-def _bisect(acceptable: Callable[[int], bool], count: int) -> None:
-    """Try positions until the last acceptable one is known, assuming that acceptance does not come back."""
-    low, high = -1, count
+def _bisect(acceptable: Callable[[int], bool], depths: np.ndarray) -> None:
+    """Close in on the last acceptable position, assuming that acceptance does not come back.
+
+    Args:
+        acceptable: tries a position.
+        depths: rising depth of every position; halved between the last accepted (at first 0) and the first refused.
+    """
+    low, high = -1, len(depths)
     while high - low > 1:
-        middle = (low + high) // 2
+        accepted = depths[low] if low >= 0 else 0.0
+        refused = depths[high] if high < len(depths) else depths[-1]
+        if low >= 0 and high < len(depths) and refused - accepted <= CLOSE_COST:
+            return
+        middle = int(np.clip(np.searchsorted(depths, (accepted + refused) / 2), low + 1, high - 1))
         if acceptable(middle):
             low = middle
         else:

@@ -1,8 +1,9 @@
 """Time the finalists in one interleaved run and choose.
 
 Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned
-fp32 model, the fastest; those whose time is the same within the noise compete by file size. If nothing is left the
-cleaned fp32 model itself is the answer. Every loser gets the reason.
+fp32 model (with a budget of size or multiply-adds: not measurably slower), the fastest; those whose time is the same
+within the noise compete by file size. If nothing is left the cleaned fp32 model itself is the answer. Every loser gets
+the reason.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ MOST_TIMED = 9
 TIE = 0.05
 """Least difference that counts: two sessions of one file differ by as much, by where their memory happens to lie, and
 interleaving does not average that out."""
+
+OVER = "over the quality limit on hold-out samples"
+UNCERTAIN = "too few hold-out samples to be sure of its quality"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def choose(
         else:
             eligible.append(candidate)
     if not eligible:
-        nearest = _nearest(candidates or [cleaned], timing, request)
+        nearest = _nearest([cleaned, *candidates], timing, request)
         return Choice(nearest.name, reasons, _missed(nearest, cleaned, timing, request, original_bytes))
     chosen = _smallest_of_fastest(eligible, timing)
     for candidate in eligible:
@@ -95,19 +99,30 @@ def ratio_of(name: str, timing: Timing) -> float:
 
 
 def _unfit(candidate: Candidate, cleaned: Candidate, timing: Timing, request: Request, original_bytes: int) -> str:
-    """Why a candidate cannot be handed over; empty when it can."""
-    if not candidate.verdict.acceptable:
-        return "over the quality limit on hold-out samples" if candidate.verdict.state == "over" else "too uncertain"
+    """Why a candidate cannot be handed over; empty when it can.
+
+    The cleaned model computes what the original computes, which was checked: no samples are needed to allow it.
+    """
+    if not candidate.verdict.acceptable and candidate is not cleaned:
+        return OVER if candidate.verdict.state == "over" else UNCERTAIN
     ratio = ratio_of(candidate.name, timing)
-    if ratio > 1.0 and candidate is not cleaned:
-        return f"slower than fp32 ({ratio:.2f} of its time)"
+    if candidate is not cleaned and _slower(candidate, timing, request):
+        return f"{'slower' if ratio >= 1.005 else 'no faster'} than fp32 ({ratio:.2f} of its time)"
     return _budget(candidate, cleaned, ratio, request, original_bytes)
+
+
+def _slower(candidate: Candidate, timing: Timing, request: Request) -> bool:
+    """Slower than the cleaned model; when something else than speed is asked for, only what can be told from noise."""
+    found = timing.ratio(candidate.name)
+    if found is None or found.median <= 1.0:
+        return False
+    return found.noise == "slower" or (request.size_ratio is None and request.mac_ratio is None)
 
 
 def _budget(candidate: Candidate, cleaned: Candidate, ratio: float, request: Request, original_bytes: int) -> str:
     if request.speedup is not None and 1 / ratio < request.speedup:
         return f"{1 / ratio:.2f} times as fast, {request.speedup:g} was asked for"
-    size = candidate.model.size / original_bytes
+    size = candidate.size / original_bytes
     if request.size_ratio is not None and size > request.size_ratio:
         return f"{size:.3f} of the file size, {request.size_ratio:g} was asked for"
     macs = candidate.macs / max(1, cleaned.macs)
@@ -120,14 +135,14 @@ def _smallest_of_fastest(eligible: Sequence[Candidate], timing: Timing) -> Candi
     fastest = min(ratio_of(item.name, timing) for item in eligible)
     slack = math.exp(max(timing.noise_floor, math.log1p(TIE)))
     tied = [item for item in eligible if ratio_of(item.name, timing) <= fastest * slack]
-    return min(tied, key=lambda item: item.model.size)
+    return min(tied, key=lambda item: item.size)
 
 
 def _lost(candidate: Candidate, chosen: Candidate, timing: Timing) -> str:
     mine, best = ratio_of(candidate.name, timing), ratio_of(chosen.name, timing)
     if mine > best:
         return f"slower than the chosen one ({mine:.2f} against {best:.2f} of fp32)"
-    return f"as fast within the noise, but larger ({candidate.model.size} against {chosen.model.size} bytes)"
+    return f"as fast within the noise, but larger ({candidate.size} against {chosen.size} bytes)"
 
 
 def _nearest(candidates: Sequence[Candidate], timing: Timing, request: Request) -> Candidate:
@@ -136,7 +151,7 @@ def _nearest(candidates: Sequence[Candidate], timing: Timing, request: Request) 
     def key(item: Candidate) -> tuple[bool, float]:
         if request.speedup is not None:
             return not item.verdict.acceptable, ratio_of(item.name, timing)
-        return not item.verdict.acceptable, float(item.macs if request.mac_ratio is not None else item.model.size)
+        return not item.verdict.acceptable, float(item.macs if request.mac_ratio is not None else item.size)
 
     return min(candidates, key=key)
 
@@ -146,7 +161,7 @@ def _missed(best: Candidate, cleaned: Candidate, timing: Timing, request: Reques
     reason = _unfit(best, cleaned, timing, request, original_bytes)
     return (
         f"No model met the budget within the quality limit: the best found ({best.label}) has {ratio:.2f} of the fp32 "
-        f"time, {best.model.size / original_bytes:.3f} of the file size and "
+        f"time, {best.size / original_bytes:.3f} of the file size and "
         f"{best.macs / max(1, cleaned.macs):.3f} of the multiply-adds ({reason}); "
         "allow more with --max-drop or ask for less."
     )

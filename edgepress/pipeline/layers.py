@@ -13,6 +13,8 @@ from edgepress.planner import count_macs
 from edgepress.quantize import stays_float
 from edgepress.report.result import LayerRow
 
+STORED = "weights stored as int8, arithmetic left float: the int8 forms were no faster"
+
 
 def layers(context: Context | None, model: Model, chosen: Candidate) -> list[LayerRow]:
     """Widths and bits of every weighted node; groups say how wide the cut left them."""
@@ -26,7 +28,7 @@ def layers(context: Context | None, model: Model, chosen: Candidate) -> list[Lay
         if node.name in count_macs(model):
             width = _width(model, node.name)
             reason = kept.get(node.name, "kept float for quality" if node.name in float_nodes else "")
-            reason = "int8 arithmetic was no faster" if quantization and quantization.compute == "float" else reason
+            reason = STORED if quantization and quantization.compute == "float" else reason
             bits: Literal["int8", "float32"] = "int8" if quantization is not None and not reason else "float32"
             rows.append(
                 LayerRow(node.name, node.op, width, after.get(node.name, width), bits, reason if quantization else "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -44,10 +46,11 @@ class Opened:
 def read(request: Request) -> Opened:
     """Open the model and the samples; everything wrong with them is said here, before any work."""
     check_input(request.model)
-    if request.output is not None and not request.dry_run:
-        for path in (request.output, plan_path(request.output), report_path(request.output)):
-            check_output(request.model, path)
+    check_places(request, ())
+    if request.data is None:
+        _check_needs_no_data(request)
     model = Model.load(request.model)
+    check_places(request, model.external)
     admit(model)
     feed = None if request.data is None else open_feed(request.data, model, recipe=request.recipe)
     if feed is not None and len(feed) < FEWEST:
@@ -60,6 +63,22 @@ def read(request: Request) -> Opened:
     return Opened(model, feed, evaluation)
 
 
+def _check_needs_no_data(request: Request) -> None:
+    budgets = (("--mac-ratio", request.mac_ratio), ("--size-ratio", request.size_ratio), ("--speedup", request.speedup))
+    for option, value in (*budgets, ("--eval-data", request.eval_data), ("--recipe", request.recipe)):
+        if value is not None:
+            raise DataError(f"{option} is of no use without samples, as a model can only be cleaned then: add --data.")
+
+
+def check_places(request: Request, external: Iterable[Path]) -> None:
+    """Neither the output nor the plan and the report beside it may overwrite anything that is read."""
+    if request.output is not None and not request.dry_run:
+        named = [Path(name) for name in (request.data, request.eval_data, request.recipe) if name is not None]
+        sources = [*named, *external]
+        for path in (request.output, plan_path(request.output), report_path(request.output)):
+            check_output(request.model, path, others=sources)
+
+
 def clean(opened: Opened) -> Normalized:
     """Normalize, parity-checked on a few samples (on made-up inputs without data, which checks equality only)."""
     samples = [] if opened.feed is None else inputs_of(opened.feed, PARITY_SAMPLES)
@@ -69,6 +88,11 @@ def clean(opened: Opened) -> Normalized:
 def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context, tuple[Refusal, ...]]:
     """Split the samples and look at the graph; also returns why the torch executor is not available, if so."""
     fit, hold_out = split(feed, seed=request.seed, hold_out=HOLD_OUT)
+    if not len(fit) or not len(hold_out):
+        raise DataError(
+            "The samples cannot be split into some to fit on and some to judge by (they are all alike, or too few for "
+            f"the model's batch of {feed.step}): give more and different ones."
+        )
     target = targets.find(request.target)
     reason = _executor_refusal(normalized, fit)
     context = Context(
@@ -102,7 +126,7 @@ def _executor_refusal(model: Model, fit: Feed) -> Refusal | None:
     return None
 
 
-def limit_of(request: Request, model: Model, feed: Feed) -> Limit:
+def limit_of(request: Request, model: Model, feed: Feed, evaluation: Feed | None = None) -> Limit:
     """What a candidate may lose, and in which measure."""
     shapes = [known.shape for known in model.outputs.values()]
     shape = shapes[0]
@@ -113,8 +137,10 @@ def limit_of(request: Request, model: Model, feed: Feed) -> Limit:
     if request.task == "regress" or not classifies:
         return Limit("sqnr", request.max_drop, request.min_sqnr)
     measure: Measure = "agreement" if feed.labels is None else "accuracy"
-    if feed.labels is not None and isinstance(classes, int) and not _labels_fit(feed.labels, classes):
-        raise DataError(f"The labels reach outside 0..{classes - 1}, the model's {classes} classes: mend the labels.")
+    for given in (feed, evaluation):
+        labels = None if given is None else given.labels
+        if labels is not None and isinstance(classes, int) and not _labels_fit(labels, classes):
+            raise DataError(f"The labels reach outside 0..{classes - 1}, the model's {classes} classes: mend them.")
     return Limit(measure, request.max_drop, request.min_sqnr)
 
 

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgepress import __version__, runtime
+from edgepress import __version__, runtime, targets
 from edgepress.bench import Timing, describe
 from edgepress.errors import Refusal
 from edgepress.model import Model
 from edgepress.normalize import Normalized
 from edgepress.pipeline.candidates import Candidate, candidate, compare
-from edgepress.pipeline.choose import Choice, ratio_of
+from edgepress.pipeline.choose import UNCERTAIN, Choice, ratio_of
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.layers import layers
 from edgepress.pipeline.prepare import Opened, with_evaluation
@@ -33,8 +33,8 @@ from edgepress.report.result import (
     StageRow,
     Variant,
 )
-from edgepress.report.verdict import sentence
-from edgepress.request import Request
+from edgepress.report.verdict import FASTEST, Outcome, sentence
+from edgepress.request import Request, plan_path
 
 SHIPPED_SLOWER = 1.05
 """From this ratio on the report says that the file as shipped is slower than the cleaned one."""
@@ -102,19 +102,19 @@ class Findings:
     def chosen(self) -> Candidate:
         """The candidate that was chosen; the cleaned model when nothing was tried."""
         if self.choice is None:
-            return candidate(CLEANED, "cleaned fp32", self.normalized.model, (), _untouched())
+            return candidate(CLEANED, "cleaned fp32", self.normalized.model, (), never_measured())
         return next(item for item in self.candidates if item.name == self.choice.chosen)
 
 
-def _untouched() -> Verdict:
+def never_measured() -> Verdict:
     """Verdict of a model that was only cleaned, without samples: nothing was measured."""
     nothing = np.zeros(1)
     same = Comparison(np.zeros(1, bool), nothing, None, np.ones((1, 1)), nothing[:, None])
     return dataclasses.replace(judge(same, Limit("sqnr", 0.0, 0.0)), samples=0)
 
 
-def report(findings: Findings, stages: Sequence[StageRow], output: Path | None, plan: Path | None) -> Report:
-    """The report of one compression."""
+def report(findings: Findings, stages: Sequence[StageRow], output: Path | None = None) -> Report:
+    """The report of one compression; without ``output`` nothing was written."""
     request, chosen = findings.request, findings.chosen
     variants = tuple(_variants(findings))
     taken = next(item for item in variants if item.name == chosen.name)
@@ -123,7 +123,7 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None, 
         output=None if output is None else str(output),
         variants=variants,
         chosen=chosen.name,
-        verdict=sentence(variants[0], taken, written=output is not None),
+        verdict=sentence(variants[0], taken, outcome=_outcome(findings, output), why=_why_cleaned(findings)),
         budgets=_budgets(request),
         layers=tuple(layers(findings.context, findings.normalized.model, chosen)),
         refusals=findings.refusals,
@@ -131,7 +131,7 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None, 
         stages=tuple(stages),
         machine=describe(),
         data=_data(findings),
-        plan=None if plan is None else str(plan),
+        plan=None if output is None else str(plan_path(output)),
         command=shlex.join(["edgepress", *sys.argv[1:]]),
         next="" if output is None else shlex.join(["edgepress", "bench", str(request.model), str(output)]),
         versions={
@@ -141,6 +141,24 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None, 
         seed=request.seed,
         threads=tuple(findings.timing),
     )
+
+
+def _outcome(findings: Findings, output: Path | None) -> Outcome:
+    if findings.choice is not None and findings.choice.missed:
+        return "missed"
+    return "dry run" if output is None else "written"
+
+
+def _why_cleaned(findings: Findings) -> str:
+    """Why nothing better than the cleaned model is left, if that is what was chosen."""
+    if findings.context is None:
+        return "Without samples nothing could be pruned or quantized"
+    if not findings.request.prune and not findings.request.quantize:
+        return "Neither pruning nor quantization was allowed"
+    tried = findings.candidates[1:]
+    if tried and not any(item.verdict.acceptable for item in tried):
+        return "Nothing was sure to keep your limit"
+    return FASTEST
 
 
 def _budgets(request: Request) -> dict[str, float | None]:
@@ -179,6 +197,7 @@ def _variants(findings: Findings) -> list[Variant]:
                 PLAIN_INT8,
                 "plain onnxruntime int8",
                 findings.plain,
+                findings.plain.size,
                 macs,
                 parameters,
                 findings.plain_verdict,
@@ -191,17 +210,27 @@ def _variants(findings: Findings) -> list[Variant]:
 
 
 def _of_candidate(findings: Findings, item: Candidate, reason: str) -> Variant:
-    return _variant(findings, item.name, item.label, item.model, item.macs, item.parameters, item.verdict, reason)
+    return _variant(
+        findings, item.name, item.label, item.model, item.size, item.macs, item.parameters, item.verdict, reason
+    )
 
 
 def _variant(
-    findings: Findings, name: str, label: str, model: Model, macs: int, parameters: int, verdict: Verdict, reason: str
+    findings: Findings,
+    name: str,
+    label: str,
+    model: Model,
+    size: int,
+    macs: int,
+    parameters: int,
+    verdict: Verdict,
+    reason: str,
 ) -> Variant:
     ratios = {n: timing.ratio(name) for n, timing in findings.timing.items()}
     return Variant(
         name=name,
         label=label,
-        file_bytes=model.size,
+        file_bytes=size,
         macs=macs,
         parameters=parameters,
         quality=_quality(findings, model, verdict, name),
@@ -268,6 +297,10 @@ def _notes(findings: Findings) -> list[str]:
         notes.append(
             "No samples were given, so nothing was pruned or quantized: the model was only cleaned; pass --data."
         )
+    if findings.choice is not None and UNCERTAIN in findings.choice.reasons.values():
+        notes.append(
+            "Candidates were refused for want of evidence: more samples in --data would allow a better choice."
+        )
     for timing in list(findings.timing.values())[:1]:
         shipped = ratio_of(ORIGINAL, timing)
         if shipped > SHIPPED_SLOWER:
@@ -279,7 +312,7 @@ def _notes(findings: Findings) -> list[str]:
         notes.append(
             f"Without labels quality is agreement with the original; KL of the outputs is {decided.kl:.4f} nats."
         )
-    if findings.context is not None and findings.request.target not in ("auto", findings.context.target.name):
+    if findings.context is not None and findings.context.target != targets.detect():
         notes.append(f"Decided for {findings.context.target.name}, but timed on this machine.")
     return notes
 

@@ -1,9 +1,9 @@
 """How much the network's answer feels each group: one measured number per group.
 
 The curve of a ranking is the error of the next layer's output; it does not say what that error does to the answer.
-So each group is pruned to half alone, refitted (ridge, in parallel: inputs of the original network) and run on
-held-out samples; the mean squared change of the outputs scales its curve (``hybMSE``: shape of the curve times one
-measured number; the best of the allocations measured). The consumer's columns of removed channels are zeroed
+So each group alone is pruned to half of what it needs, refitted (ridge, in parallel: inputs of the original network)
+and run on held-out samples; the mean squared change of the outputs scales its curve (``hybMSE``: shape of the curve
+times one measured number; the best of the allocations measured). The consumer's columns of removed channels are zeroed
 instead of cut, which is the same function.
 
 MSE of the logits, not KL: KL saturates. Held-out samples, not those of the fit: a Gemm behind a global pool would
@@ -23,13 +23,16 @@ from edgepress.calibrate.linear import Linear
 from edgepress.calibrate.ridge import refit
 from edgepress.groups import Group
 from edgepress.model import Model
-from edgepress.parallel import ordered_map
+from edgepress.parallel import one_blas_thread, ordered_map
 from edgepress.scores.base import Ranking, consumers
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Mean squared change of the outputs, relative to their variance, with ``half`` channels of the group gone."""
+    """Mean squared change of the outputs, relative to their variance, with ``half`` channels of the group gone.
+
+    ``half`` counts what is free and half of the rest: with free channels alone gone there is nothing to measure.
+    """
 
     group: str
     half: int
@@ -51,13 +54,15 @@ def measure(
     spread = float(np.mean([np.var(array) for array in reference])) + 1e-30
 
     def one(group: Group) -> Sensitivity:
-        half = group.size // 2
-        halved = _refitted(model, group, rankings[group.name].order[:half], statistics)
+        ranking = rankings[group.name]
+        half = ranking.free + (group.size - ranking.free) // 2
+        halved = _refitted(model, group, ranking.order[:half], statistics)
         found = _outputs(halved, feeds, names)
         error = float(np.mean([np.mean((a - b) ** 2) for a, b in zip(found, reference, strict=True)]))
         return Sensitivity(group.name, half, error / spread)
 
-    return {result.group: result for result in ordered_map(one, groups, workers=workers)}
+    with one_blas_thread():
+        return {result.group: result for result in ordered_map(one, groups, workers=workers)}
 
 
 def _outputs(model: Model, feeds: Sequence[Mapping[str, np.ndarray]], names: list[str]) -> list[np.ndarray]:

@@ -84,8 +84,6 @@ class Ladder:
         floor = max(self.multiple, int(np.ceil(KEEP * group.size)))
         start = self._up(group.size - gone)
         widths = [start - step * self.multiple for step in STEPS]
-        if start > group.size - gone:
-            widths = [start - self.multiple, *widths]
         return sorted({group.size - width for width in widths if floor <= width < group.size - gone})
 
     def _error(self, name: str, count: int) -> float:
@@ -105,7 +103,7 @@ def thinned(states: Sequence[Widths], cost: Cost, most: int) -> list[Widths]:
     if len(states) <= most:
         return list(states)
     depth = -np.log([cost(state.removed) for state in states])
-    wanted = np.linspace(depth[0], depth[-1], most)
+    wanted = np.linspace(depth[-1], depth[0], most)  # from the last one, which must be among them
     chosen = np.unique(np.minimum(np.searchsorted(depth, wanted - 1e-12), len(states) - 1))
     return [states[int(position)] for position in chosen]
 

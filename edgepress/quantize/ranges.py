@@ -27,7 +27,7 @@ from edgepress.ops.table import Role
 from edgepress.plan import Quantization
 from edgepress.quantize.regions import elements, operands, typed, units
 
-BUDGET = 32 << 20
+BUDGET = 8 << 20
 """Elements of the exposed tensors in one run."""
 CHUNKS = (8, 64)
 """Least samples in a chunk (tensors are sliced rather than go below, unless one alone is too big), and most."""

@@ -218,7 +218,7 @@ def _conv_reason(model: Model, node: Node, target: Target) -> str:
     weight, groups = model.constants[node.inputs[1]], int(node.attributes.get("group", 1))
     channels = weight.shape[1] * groups
     if node.inputs[0] in model.inputs and channels % target.stem_multiple:
-        return f"it reads the input with {channels} channels, not a multiple of {target.stem_multiple}"
+        return f"it reads the input, whose {channels} channel(s) are no multiple of {target.stem_multiple}"
     if 1 < groups < channels and weight.shape[1] < 32:
         return f"{weight.shape[1]} channels per group are slower in int8"
     return ""

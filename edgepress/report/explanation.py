@@ -6,18 +6,23 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from edgepress.errors import Refusal
 from edgepress.report import layout
 from edgepress.report.result import Explanation, GroupRow
+from edgepress.report.terminal import merged
 
 
 def render(explanation: Explanation, console: Console) -> None:
-    """Print the groups and the refusals."""
+    """Print the groups that can be cut, then why others must stay, then what else was met."""
     free = [group for group in explanation.groups if group.refusal is None]
+    kept = [Refusal(group.name, group.refusal) for group in explanation.groups if group.refusal is not None]
     layout.sentence(console, _sentence(explanation, free), "bold")
     console.print()
-    if explanation.groups:
-        headings = ("group", "channels", "made by", "read by", "must stay because")
-        layout.show(console, layout.table(console, headings, [_cells(g) for g in explanation.groups], prose=True))
+    if free:
+        headings = ("group", "channels", "read by")
+        layout.show(console, layout.table(console, headings, [_cells(group) for group in free]))
+    for reason in merged(kept, None):
+        layout.paragraph(console, "must stay", reason)
     for refusal in explanation.refusals:
         layout.paragraph(console, "refused", str(refusal))
 
@@ -30,7 +35,7 @@ def _sentence(explanation: Explanation, free: Sequence[GroupRow]) -> str:
 
 
 def _cells(group: GroupRow) -> list[str]:
-    return [group.name, str(group.size), _few(group.producers), _few(group.consumers), group.refusal or ""]
+    return [group.name, str(group.size), _few(group.consumers)]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ import math
 
 DASH = "—"
 MINUS = "−"
+EXACT = 200.0
+"""From this signal to noise ratio in dB on, outputs are equal (float32 itself ends at about 150)."""
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -62,7 +64,7 @@ def percent(value: float) -> str:
 
 def decibel(value: float) -> str:
     """A ratio given in dB."""
-    return "exact" if value == math.inf else f"{fixed(value, 1)} dB"
+    return "exact" if value >= EXACT else f"{fixed(value, 1)} dB"
 
 
 def factor(value: float) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NAME_WIDTH = 11
+
+_STATUS = Path("/proc/self/status")
 
 
 class Stage(Protocol):
@@ -125,6 +128,9 @@ class _Both:
 
 def peak_mb() -> float | None:
     """Highest memory of this process so far in MB (10^6 bytes); None where the system does not say."""
+    if _STATUS.is_file():  # unlike ru_maxrss this does not count the process that started us
+        lines = _STATUS.read_text().splitlines()
+        return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), None)
     try:
         import resource
     except ImportError:  # not a Unix

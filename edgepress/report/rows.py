@@ -102,12 +102,18 @@ def _quality(shown: Mapping[str, Variant], quality: Quality) -> Row:
     values = {name: _same_measure(variant.quality, quality) for name, variant in shown.items()}
     values[ORIGINAL] = None if quality.measure == "sqnr" else quality.before
     if quality.measure == "sqnr":
-        return Row("sqnr", label, "dB", values, None, "", quality.low, quality.high)
+        exact = quality.after >= numbers.EXACT
+        low, high = (None, None) if exact else (quality.low, quality.high)
+        return Row("sqnr", label, "dB", values, None, "", low, high)
     if quality.drop is None:
         return Row(quality.measure, label, "percent", values, None, "")
-    low = None if quality.high is None else -quality.high
-    high = None if quality.low is None else -quality.low
-    return Row(quality.measure, label, "percent", values, -quality.drop, "points", low, high)
+    low, high = _negated(quality.high), _negated(quality.low)
+    return Row(quality.measure, label, "percent", values, _negated(quality.drop), "points", low, high)
+
+
+def _negated(value: float | None) -> float | None:
+    """The other sign, but no -0 and no dust of rounding."""
+    return None if value is None else round(-value, 9) + 0.0
 
 
 def _same_measure(found: Quality | None, wanted: Quality) -> float | None:

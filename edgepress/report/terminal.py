@@ -103,7 +103,7 @@ def _reference(report: Report) -> list[str]:
     ratios = report.taken.ratio.values()
     other = {ratio.reference for ratio in ratios} - {report.original.name}
     labels = [variant.label for name in sorted(other) if (variant := report.variant(name)) is not None]
-    return [f"times are compared with the {label}." for label in labels]
+    return [f"times are compared with the {label} model." for label in labels]
 
 
 def kept_float(layers: Sequence[LayerRow]) -> list[Refusal]:
@@ -148,7 +148,7 @@ def _variant_cells(variant: Variant) -> list[str]:
     quality = variant.quality
     unit = "dB" if quality is not None and quality.measure == "sqnr" else "percent"
     after = None if quality is None else quality.after
-    return [variant.label, cell(variant.file_bytes, "bytes"), cell(took, "ms"), cell(after, unit), variant.verdict]
+    return [variant.name, cell(variant.file_bytes, "bytes"), cell(took, "ms"), cell(after, unit), variant.verdict]
 
 
 def pairs(report: Report) -> list[tuple[str, str]]:

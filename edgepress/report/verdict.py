@@ -5,27 +5,40 @@ Nothing is claimed that was not measured, and no speed-up inside the noise floor
 
 from __future__ import annotations
 
+from typing import Literal
+
 from edgepress.report import numbers
 from edgepress.report.result import CLEANED, Quality, Variant
 from edgepress.report.rows import change, speed
 
-NOTHING = "Nothing was faster within your limit: the cleaned fp32 model was written."
+Outcome = Literal["written", "dry run", "missed"]
+
+FASTEST = "Nothing was faster within your limit"
+NOTHING = f"{FASTEST}: the cleaned fp32 model was written."
 MARKS = {"within": "✓", "probably within": "≈", "over": "✗"}
 
 
-def sentence(original: Variant, chosen: Variant, *, written: bool = True) -> str:
+def sentence(original: Variant, chosen: Variant, *, outcome: Outcome = "written", why: str = FASTEST) -> str:
     """One sentence on the chosen variant against the original.
 
     Args:
         original: the model as it came.
         chosen: the variant that was taken.
-        written: False for a dry run.
+        outcome: what became of it; ``missed``: a budget was out of reach and nothing is written.
+        why: why only the cleaned model is left, if it is.
     """
-    if chosen.name in (CLEANED, original.name):
-        return NOTHING if written else NOTHING.replace("was written", "would be written")
-    parts = (_speed(chosen), _size(original, chosen), _quality(chosen.quality))
-    text = ", ".join(parts) + ", on this CPU."
-    return text[0].upper() + text[1:]
+    only_cleaned = chosen.name in (CLEANED, original.name)
+    if outcome == "missed":
+        best = "the cleaned fp32 model" if only_cleaned else _found(original, chosen)
+        return f"The budget was missed, nothing was written; the best found: {best}."
+    if only_cleaned:
+        return f"{why}: the cleaned fp32 model {'was' if outcome == 'written' else 'would be'} written."
+    text = _found(original, chosen)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _found(original: Variant, chosen: Variant) -> str:
+    return ", ".join((_speed(chosen), _size(original, chosen), _quality(chosen.quality), "on this CPU"))
 
 
 def limit_line(quality: Quality) -> str:
@@ -34,7 +47,7 @@ def limit_line(quality: Quality) -> str:
     if quality.state == "over":
         return f"{head}."
     if quality.state == "probably within" and quality.settle_samples is not None:
-        return f"{head}; about {numbers.count(quality.settle_samples, 2)} samples would settle it."
+        return f"{head}; about {numbers.count(quality.settle_samples, 2)} {_source(quality)} would settle it."
     return f"{head}, on {numbers.count(quality.samples)} {_source(quality)}."
 
 
@@ -42,7 +55,8 @@ def _speed(chosen: Variant) -> str:
     if not chosen.ratio:
         return "speed not measured"
     word, median, _, _ = speed(chosen.ratio[min(chosen.ratio)])
-    return "not measurably faster" if word == "no difference" else f"{numbers.short(median)}× {word}"
+    as_fast = word == "no difference" or numbers.short(median) == "1.0"
+    return "not measurably faster" if as_fast else f"{numbers.short(median)}× {word}"
 
 
 def _size(original: Variant, chosen: Variant) -> str:
@@ -66,7 +80,7 @@ def _quality(quality: Quality | None) -> str:
 def _against(quality: Quality) -> str:
     if quality.measure == "sqnr":
         text = f"{numbers.decibel(quality.after)} of at least {numbers.decibel(quality.limit)}"
-        return text + _interval(quality.low, quality.high, 1, " dB")
+        return text if quality.after >= numbers.EXACT else text + _interval(quality.low, quality.high, 1, " dB")
     if quality.measure == "agreement":
         found = numbers.DASH if quality.kl is None else numbers.fixed(quality.kl, 4)
         text = f"KL {found} of {numbers.fixed(quality.limit, 4)} nats"

@@ -10,7 +10,8 @@ of a correlated pair). Several consumers of one group add up, each relative to t
 A first pass with (nearly) no ridge finds the lossless part: dead, constant and exactly dependent
 channels (constant ones depend on the column of ones).
 
-Source: Shah et al. 2020, "Lossless elimination of linearly dependent neurons"; Hassibi & Stork 1993.
+Source: Shah, Olivier & Raj 2020, "Exploiting Non-Linear Redundancy for Neural Model Compression" (arXiv 2005.14070);
+Hassibi & Stork 1993, "Second order derivatives for network pruning: Optimal Brain Surgeon".
 Guarantees: deterministic; costs never fall; orders are made once, on the original network.
 """
 
@@ -26,10 +27,14 @@ from edgepress.calibrate.linear import Linear
 from edgepress.calibrate.statistics import Gram, Probe, SplitGram, gram_probe
 from edgepress.groups import Group
 from edgepress.model import Model
+from edgepress.parallel import one_blas_thread
 from edgepress.scores.base import Ranking, consumers
 
 RIDGE = 1e-3
 """Ridge of the ranking, relative to the mean diagonal of the Gram."""
+
+ENOUGH = 2
+"""Rows for every column that a dependency is found with."""
 
 FREE = 1e-11
 """Summed squared error, relative to the output's energy, below which a removal counts as lossless."""
@@ -64,6 +69,10 @@ class Redundancy:
 
     def rank(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> Ranking:
         """Backward elimination over all channels, the lossless ones first."""
+        with one_blas_thread():  # the order must not depend on the number of cores
+            return self._rank(model, group, statistics)
+
+    def _rank(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> Ranking:
         parts = [_Part.of(view, blocks, statistics[view.node.name], model) for view, blocks in consumers(model, group)]
         free = _lossless(parts, group.size)
         order, cost = _eliminate([part.regularized(RIDGE) for part in parts], group.size, first=free)
@@ -73,31 +82,37 @@ class Redundancy:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One consumer: its normalized Gram A, target cross moments, weights, and the blocks of columns."""
+    """One consumer: its normalized Gram A, target cross moments, weights, and the blocks of columns.
+
+    A consumer without a bias has no column of ones: nothing of it can take over what is constant.
+    """
 
     inner: np.ndarray
     cross: np.ndarray
     weights: np.ndarray
     blocks: np.ndarray
     energy: float
+    rows: int
+    has_bias: bool
 
     @classmethod
     def of(cls, view: Linear, blocks: np.ndarray, split: SplitGram, model: Model) -> _Part:
         gram: Gram = split.whole
-        matrix = view.matrix(model.constants[view.weight])
-        bias = np.zeros(view.outputs) if view.bias is None else model.constants[view.bias].astype(np.float64).ravel()
-        weights = np.column_stack([matrix, bias])
         energy = max(gram.variance, 1e-30)
-        return cls(gram.inner / gram.rows, gram.cross / gram.rows, weights, blocks, energy)
+        weights = view.matrix(model.constants[view.weight])
+        if view.bias is None:
+            gram = gram.select(np.arange(view.columns))
+        else:
+            weights = np.column_stack([weights, model.constants[view.bias].astype(np.float64).ravel()])
+        inner, cross = gram.inner / gram.rows, gram.cross / gram.rows
+        return cls(inner, cross, weights, blocks, energy, gram.rows, view.bias is not None)
 
-    def independent(self) -> bool:
-        """Quick proof that no channel is dependent: the scaled Gram is clearly positive definite, no block is zero."""
-        if not np.abs(self.weights[:, self.blocks]).max(axis=(0, 2)).all():
-            return False
+    def independent(self, idle: list[int]) -> bool:
+        """Quick proof that no channel but the idle ones depends on others: the scaled Gram is positive definite."""
         diagonal = np.sqrt(np.diag(self.inner))
-        if not diagonal.all():
-            return False
-        scaled = self.inner / np.outer(diagonal, diagonal)
+        alive = diagonal > 0
+        alive[self.blocks[idle].ravel()] = False
+        scaled = self.inner[np.ix_(alive, alive)] / np.outer(diagonal[alive], diagonal[alive])
         try:
             np.linalg.cholesky(scaled - 1e-9 * np.eye(len(scaled)))
         except np.linalg.LinAlgError:
@@ -106,9 +121,11 @@ class _Part:
 
     def regularized(self, ridge: float) -> _Elimination:
         """The state of an elimination: refitted weights and inverse Gram under a ridge toward the given weights."""
-        mean = float(np.diag(self.inner)[:-1].mean())
+        diagonal = np.diag(self.inner)
+        mean = float((diagonal[:-1] if self.has_bias else diagonal).mean())
         pull = np.full(len(self.inner), max(ridge * mean, 1e-30))
-        pull[-1] = 1e-9
+        if self.has_bias:
+            pull[-1] = 1e-9
         inverse = np.linalg.inv(self.inner + np.diag(pull))
         inverse = (inverse + inverse.T) / 2
         return _Elimination((self.cross + self.weights * pull) @ inverse, inverse, self.blocks, self.energy)
@@ -173,59 +190,73 @@ def _lossless(parts: list[_Part], size: int) -> list[int]:
 
     Block-pivoted Cholesky: keep the channel with the largest weighted residual, again and again, until what the
     others would lose, ``tr(W_R S_RR W_R^T)`` with the Schur complement ``S``, is at rounding level. Unlike the inverse,
-    Schur complements stay accurate when channels are exactly dependent.
+    Schur complements stay accurate when channels are exactly dependent. Few rows are dependent whatever the channels
+    do: a dependency counts only when there are ``ENOUGH`` rows for every column it needs, else what contributes nothing
+    by itself (dead, constant, without outgoing weights) is all that is free.
     """
-    if all(part.independent() for part in parts):
-        return []
-    states = [_Residual.of(part) for part in parts]
+    states = [_Residual(part) for part in parts]
     left = list(range(size))
+    idle = [channel for channel in left if sum(state.loss([channel]) for state in states) <= FREE / size**2]
+    if all(part.independent(idle) for part in parts):
+        return idle if len(idle) < size else idle[1:]
     while left:
-        if sum(state.loss(left) for state in states) <= FREE:
-            return left if len(left) < size else left[1:]
         weighted = sum((state.weighted(left) for state in states), np.zeros(len(left)))
+        # the loss of all together is dear to compute, and next to nothing only if each one is
+        if weighted.sum() <= FREE * size and sum(state.loss(left) for state in states) <= FREE:
+            free = left if all(state.conclusive for state in states) else idle
+            return free if len(free) < size else free[1:]
         chosen = left.pop(int(np.argmax(weighted)))
         for state in states:
-            state.keep(chosen)
+            state.project(state.part.blocks[chosen])
     return []
 
 
-@dataclass(slots=True)
 class _Residual:
-    """Schur complement of the Gram given the channels kept so far (private working state)."""
+    """What the channels kept so far leave unexplained of one consumer's Gram (private working state).
 
-    schur: np.ndarray
-    weights: np.ndarray
-    blocks: np.ndarray
-    energy: float
+    Cholesky by blocks, looking left: the Schur complement is ``inner - factor factor^T``. Its diagonal blocks are kept
+    up to date, the rest is computed where it is asked for.
+    """
 
-    @classmethod
-    def of(cls, part: _Part) -> _Residual:
-        state = cls(part.inner.copy(), part.weights, part.blocks, part.energy)
-        state.project(np.array([len(part.inner) - 1]))
-        return state
+    def __init__(self, part: _Part) -> None:
+        self.part = part
+        blocks = part.blocks
+        self.local = part.inner[blocks[:, :, None], blocks[:, None, :]]
+        weights = np.moveaxis(part.weights[:, blocks], 0, -1)
+        self.squares = weights @ weights.transpose(0, 2, 1)
+        self.room = np.empty_like(part.inner)
+        self.used = self.rank = 0
+        self.project(np.setdiff1d(np.arange(len(part.inner)), blocks))  # what always stays: bias, other groups
 
-    def keep(self, channel: int) -> None:
-        self.project(self.blocks[channel])
+    @property
+    def factor(self) -> np.ndarray:
+        """The columns of the factor made so far."""
+        return self.room[:, : self.rank]
+
+    @property
+    def conclusive(self) -> bool:
+        """Enough rows to tell a dependency from a lack of rows."""
+        return self.part.rows >= ENOUGH * self.used
 
     def project(self, columns: np.ndarray) -> None:
         """Take out what the given columns explain."""
-        inverse = np.linalg.pinv(self.schur[np.ix_(columns, columns)], rcond=1e-10, hermitian=True)
-        cross = self.schur[:, columns]
-        self.schur = self.schur - cross @ inverse @ cross.T
+        self.used += len(columns)
+        schur = self.part.inner[:, columns] - self.factor @ self.factor[columns].T
+        values, vectors = np.linalg.eigh(schur[columns])
+        sound = values > 1e-10 * max(float(values.max(initial=0.0)), 1e-300)
+        added = schur @ (vectors[:, sound] / np.sqrt(values[sound]))
+        self.room[:, self.rank : self.rank + added.shape[1]] = added
+        self.rank += added.shape[1]
+        step = added[self.part.blocks]
+        self.local = self.local - step @ step.transpose(0, 2, 1)
 
     def weighted(self, channels: list[int]) -> np.ndarray:
         """Residual of each channel as the outputs feel it: float64 [channels]."""
-        blocks = self.blocks[channels]
-        local = self.schur[blocks[:, :, None], blocks[:, None, :]]
-        weights = np.moveaxis(self.weights[:, blocks], 0, -1)
-        return np.asarray(np.einsum("jbo,jbc,jco->j", weights, local, weights) / self.energy)
+        return np.asarray((self.local[channels] * self.squares[channels]).sum((1, 2)) / self.part.energy)
 
     def loss(self, channels: list[int]) -> float:
         """Relative error of removing all these channels together, the kept ones refitted."""
-        columns = self.blocks[channels].ravel()
-        weights = self.weights[:, columns]
-        return max(
-            0.0,
-            float(np.einsum("oi,ij,oj->", weights, self.schur[np.ix_(columns, columns)], weights, optimize=True))
-            / self.energy,
-        )
+        columns = self.part.blocks[channels].ravel()
+        weights, explained = self.part.weights[:, columns], self.factor[columns]
+        schur = self.part.inner[np.ix_(columns, columns)] - explained @ explained.T
+        return max(0.0, float(((weights @ schur) * weights).sum()) / self.part.energy)

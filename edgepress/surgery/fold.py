@@ -7,7 +7,8 @@ sliced original weights, with the ridge chosen on held-out chunks (``calibrate.r
     min_M  sum ||y_original - M [x_compressed, 1]||^2 + r ||M - W_sliced||^2
 
 Measured: deletion alone destroys trained networks, scalar redistribution recovers part, this recovers 91-92 of 93
-points at half the multiply-adds. Depthwise and grouped layers are sliced, not refitted (no gain measured).
+points at half the multiply-adds. Depthwise and grouped layers are sliced, not refitted (no gain measured); so are
+layers that share weights.
 Guarantee: deterministic; bit-identical for any number of workers.
 """
 
@@ -19,7 +20,7 @@ from typing import cast
 
 import numpy as np
 
-from edgepress.calibrate.linear import linear
+from edgepress.calibrate.linear import Linear, linear
 from edgepress.calibrate.ridge import refit
 from edgepress.calibrate.statistics import Gram, SplitGram
 from edgepress.executor.sweep import Visit, sweep
@@ -49,7 +50,7 @@ def fold(
 
     def visit(seen: Visit) -> Mapping[str, np.ndarray]:
         view = linear(cutting.model, seen.node)
-        if view is None:
+        if view is None or _tied(cutting.model, view):
             return {}
 
         def observe(number: int, inputs: np.ndarray, targets: np.ndarray) -> SplitGram:
@@ -68,3 +69,8 @@ def fold(
         return arrays
 
     return sweep(original, cutting.model, cutting.kept, chunks, visit, workers=workers)
+
+
+def _tied(model: Model, view: Linear) -> bool:
+    """Another node reads the same weights: what fits here would spoil that one."""
+    return any(len(model.consumers(name)) > 1 for name in (view.weight, view.bias) if name is not None)
