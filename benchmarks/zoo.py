@@ -138,7 +138,8 @@ def compress(entry: Entry, folder: Path, options: list[str]) -> dict[str, Any]:
     if done.returncode != 0:
         raise SystemExit(f"{entry.model}: exit code {done.returncode}\n{done.stderr}")
     sys.stderr.write(done.stderr)
-    report = json.loads(done.stdout)
+    places = done.stdout.replace(str(folder), "out").replace(str(SHARED), "../shared")  # no paths of one machine
+    report = json.loads(places)
     return {"report": report, "seconds": seconds, "peak_mb": max(row["peak_mb"] for row in report["stages"])}
 
 

@@ -32,7 +32,7 @@ from edgepress.request import Request, check_output, plan_path, report_path
 
 __all__ = ["apply", "bench", "compress", "explain"]
 
-QUANTIZED_WIDTHS = 3
+QUANTIZED_WIDTHS = 2
 """Pruned float models that get an int8 form, the strongest acceptable ones."""
 
 PLAIN_SAMPLES = 256

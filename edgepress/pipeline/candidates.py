@@ -28,7 +28,7 @@ from edgepress.planner import Widths, count_macs, removed_channels
 from edgepress.quality import Comparison, Limit, Verdict, judge
 from edgepress.quantize import stays_float
 
-CLOSE_COST = 0.03
+CLOSE_COST = 0.04
 """Bisection stops when an accepted and a refused state differ by no more than this share of their cost."""
 
 PREFIXES = (1, 3, 5, 9, 13)
