@@ -18,7 +18,7 @@ from edgepress.calibrate.run import collect
 from edgepress.groups import Group, find_groups
 from edgepress.model import Model
 from edgepress.plan import Cut
-from edgepress.planner import Costs, Ladder, Sensitivity, Widths, count_macs, measure, removed_channels, thinned
+from edgepress.planner import Costs, Ladder, Sensitivity, Widths, count_macs, measure, removed_channels
 from edgepress.planner.widths import KEEP
 from edgepress.scores import Ranking, Redundancy
 from edgepress.surgery.cut import cut
@@ -234,24 +234,6 @@ def test_greedy_spares_the_sensitive_group() -> None:
     first = found.path(lambda removed: 64.0 - sum(removed.values()))[:3]
     assert all(set(state.removed) == {"b"} for state in first[:1])
     assert first[-1].removed.get("b", 0) > first[-1].removed.get("a", 0)
-
-
-def test_thinning_keeps_the_ends_and_spreads_the_rest() -> None:
-    states = [Widths({"a": count}, float(count)) for count in range(100)]
-
-    def cost(removed: Mapping[str, int]) -> float:
-        return 200.0 - removed["a"]
-
-    for most in (2, 5, 32):
-        kept = thinned(states, cost, most)
-        assert 2 <= len(kept) <= most
-        assert (kept[0], kept[-1]) == (states[0], states[-1])
-        assert [state.removed["a"] for state in kept] == sorted({state.removed["a"] for state in kept})
-        gaps = np.diff([np.log(cost(state.removed)) for state in kept])
-        assert gaps.min() > 1.5 * gaps.mean()  # they are negative
-    assert thinned(states, cost, 1) == [states[-1]]
-    assert thinned(states[:3], cost, 32) == states[:3]
-    assert thinned([], cost, 32) == []
 
 
 def test_cuts_are_the_first_channels_of_the_ranking_in_rising_order() -> None:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from edgepress.planner.cost import Costs, count_macs
 from edgepress.planner.sensitivity import Sensitivity, measure
-from edgepress.planner.widths import Ladder, Widths, removed_channels, thinned
+from edgepress.planner.widths import Ladder, Widths, removed_channels
 
-__all__ = ["Costs", "Ladder", "Sensitivity", "Widths", "count_macs", "measure", "removed_channels", "thinned"]
+__all__ = ["Costs", "Ladder", "Sensitivity", "Widths", "count_macs", "measure", "removed_channels"]

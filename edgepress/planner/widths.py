@@ -98,16 +98,6 @@ class Ladder:
         return self.multiple * -(-max(width, 1) // self.multiple)
 
 
-def thinned(states: Sequence[Widths], cost: Cost, most: int) -> list[Widths]:
-    """At most ``most`` states, about equally far apart in log cost, the last one always among them."""
-    if len(states) <= most:
-        return list(states)
-    depth = -np.log([cost(state.removed) for state in states])
-    wanted = np.linspace(depth[-1], depth[0], most)  # from the last one, which must be among them
-    chosen = np.unique(np.minimum(np.searchsorted(depth, wanted - 1e-12), len(states) - 1))
-    return [states[int(position)] for position in chosen]
-
-
 def removed_channels(groups: Sequence[Group], rankings: Mapping[str, Ranking], widths: Widths) -> tuple[Cut, ...]:
     """The plan's cuts: for each group the first channels of its ranking, in rising order."""
     return tuple(
