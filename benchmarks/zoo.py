@@ -1,6 +1,7 @@
 """The zoo: run edgepress on real trained models and hold it against the figures to reach.
 
-    python benchmarks/zoo.py [MODEL ...] [--seconds S] [--out benchmarks/results]
+    python benchmarks/zoo.py
+    python benchmarks/zoo.py cifar10_resnet20_folded cifar10_resnet20_dynamo fashion_vgg7bn_folded --name zoo-exports
 
 Every model gets up to 1024 unlabelled training images (other kinds of samples where there are fewer), exactly as a user
 would hand them over: ``edgepress compress MODEL --data calib.npz --max-drop GOAL``, in a process of its own whose wall
@@ -231,6 +232,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="names; all of the zoo without")
     parser.add_argument("--seconds", type=float, default=15.0, help="timing per model")
     parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--name", default="zoo", help="name of the files written there")
     parser.add_argument("--tool", default="", help="further options for edgepress compress, separated by spaces")
     chosen = parser.parse_args()
     entries = [entry for entry in (*ZOO, *VARIANTS) if entry.model in chosen.models] or list(ZOO)
@@ -245,7 +247,7 @@ def main() -> None:
             rows.append(row)
             sys.stderr.write(table([row]).splitlines()[-1] + "\n")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    name = "zoo" if not chosen.models else "zoo-" + "-".join(sorted(set(chosen.models)))[:80]
+    name = chosen.name
     (chosen.out / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
     (chosen.out / f"{name}.md").write_text(table(rows))
     sys.stdout.write(table(rows))
