@@ -84,14 +84,14 @@ class Live:
         """Show the stage while it runs, then its time and its note."""
         from rich.text import Text
 
-        begin, noted = perf_counter(), _Noted()
+        begin, noted, ending = perf_counter(), _Noted(), ("✗", "red", "stopped")
         try:
             with self.console.status(Text(name), spinner="dots"):
                 yield noted
-        except BaseException:
-            self.console.print(self._line("✗", "red", name, perf_counter() - begin, "stopped"))
-            raise
-        self.console.print(self._line("✓", "green", name, perf_counter() - begin, noted.text))
+            ending = ("✓", "green", noted.text)
+        finally:
+            mark, style, note = ending
+            self.console.print(self._line(mark, style, name, perf_counter() - begin, note))
 
     @staticmethod
     def _line(mark: str, style: str, name: str, seconds: float, note: str) -> object:
