@@ -176,8 +176,8 @@ class _Estimate:
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether rows are probabilities already: non-negative, summing to one."""
-    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(1), 1.0, atol=1e-3))
+    """Whether rows (along the last axis) are probabilities already: non-negative, summing to one."""
+    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(-1), 1.0, atol=1e-3))
 
 
 def log_probabilities(outputs: np.ndarray, squashed: bool) -> np.ndarray:

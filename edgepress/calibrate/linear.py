@@ -16,8 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgepress.model import Model, Node
-
-WEIGHTED = ("Conv", "Gemm", "MatMul")
+from edgepress.ops.weighted import WEIGHTED, output_axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,7 @@ class Linear:
     @property
     def output_axis(self) -> int:
         """Axis of the weight that makes output channels."""
-        if self.node.op == "Conv":
-            return 0
-        return 0 if self.node.op == "Gemm" and self.node.attributes.get("transB", 0) else len(self.shape) - 1
+        return output_axis(self.node.op, self.node.attributes) % len(self.shape)
 
     @property
     def input_axis(self) -> int:
@@ -67,6 +64,18 @@ class Linear:
         """Inverse of :meth:`matrix`, in the shape and type of ``like``."""
         rows = matrix.reshape(like.shape) if self.output_axis == 0 else matrix.T
         return np.ascontiguousarray(rows, dtype=like.dtype)
+
+    def augmented(self, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        """Weight and bias as one float64 matrix [outputs, columns + 1]; no bias counts as zeros."""
+        last = np.zeros(self.outputs) if bias is None else bias.astype(np.float64).ravel()
+        return np.column_stack([self.matrix(weight), last])
+
+    def parameters_of(self, matrix: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Inverse of :meth:`augmented`: the initializers by name, in the shapes and types of the given ones."""
+        found = {self.weight: self.weight_of(matrix[:, :-1], weight)}
+        if self.bias is not None and bias is not None:
+            found[self.bias] = matrix[:, -1].astype(bias.dtype).reshape(bias.shape)
+        return found
 
     def columns_of(self, positions: np.ndarray) -> np.ndarray:
         """Matrix columns that belong to positions of the weight's input axis: int64 [..., taps]."""

@@ -20,6 +20,7 @@ import torch
 
 from edgepress.executor.run import Executor, single_threaded
 from edgepress.model import Model, Node
+from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.parallel import ordered_map
 
 Values = dict[str, torch.Tensor]
@@ -111,7 +112,7 @@ class _Sweep:
     def step(self, position: int, node: Node, visit: Visitor, everywhere: bool) -> None:
         """Compute one node in both networks, visiting it in between."""
         twin = self.changed.model.node(node.name)
-        weighted = node.op in ("Conv", "Gemm", "MatMul") and node.inputs[1] in self.original.parameters
+        weighted = node.op in WEIGHTED and node.inputs[1] in self.original.parameters
         self._each(lambda pair: _compute(self.original, node, pair.original))
         stale = node.inputs[0] in self.differs
         if weighted and (stale or everywhere):
@@ -182,8 +183,7 @@ def _kept_rows(kept: Kept, node: Node) -> torch.Tensor | None:
     axes = kept.get(node.inputs[1])
     if axes is None:
         return None
-    axis = 0 if node.op == "Conv" or (node.op == "Gemm" and node.attributes.get("transB", 0)) else -1
-    rows = axes[axis]
+    rows = axes[output_axis(node.op, node.attributes)]
     return None if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
 
 

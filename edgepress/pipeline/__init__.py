@@ -54,8 +54,8 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         stage.note(
             f"{len(normalized.model.nodes)} nodes, {sum(step.changed for step in normalized.steps)} steps did something"
         )
-    if opened.feed is None:
-        return _without_data(request, recorder, Findings.start(request, opened, normalized))
+    if opened.feed is None:  # only what needs no samples is done, and the report says so
+        return _hand_over(request, Findings.start(request, opened, normalized), recorder)
     with recorder.stage("baseline") as stage:
         context, refusals = context_of(request, normalized.model, opened.feed)
         judged = Judge(context, limit_of(request, normalized.model, opened.feed, opened.evaluation))
@@ -134,7 +134,7 @@ def _verify(
 
 
 def _hand_over(request: Request, findings: Findings, recorder: Recorder) -> Report:
-    """Judge on the evaluation samples if there are any, write, report."""
+    """Write and report what was chosen; a missed budget is raised with its report, and nothing is written."""
     chosen = findings.chosen
     plan = _plan(findings, chosen)
     if findings.choice is not None and findings.choice.missed:
@@ -151,11 +151,6 @@ def _hand_over(request: Request, findings: Findings, recorder: Recorder) -> Repo
     result = report(findings, recorder.rows, request.output)
     write_atomically(report_path(request.output), result.to_json().encode())
     return result
-
-
-def _without_data(request: Request, recorder: Recorder, findings: Findings) -> Report:
-    """No samples: only what needs none is done, and the report says so."""
-    return _hand_over(request, findings, recorder)
 
 
 def _plan(findings: Findings, chosen: Candidate) -> Plan:

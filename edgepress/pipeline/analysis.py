@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +81,6 @@ def _passes(context: Context, groups: Sequence[Group]) -> Iterator[list[Group]]:
         used += need
     if batch:
         yield batch
-
-
-def widths_after(grouping_sizes: Mapping[str, int], removed: Mapping[str, int]) -> dict[str, int]:
-    """Channels left per group."""
-    return {name: size - removed.get(name, 0) for name, size in grouping_sizes.items()}
 
 
 def shuffled(context: Context) -> Context:

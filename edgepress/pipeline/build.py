@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from edgepress import __version__
-from edgepress.calibrate.linear import WEIGHTED
 from edgepress.model import Model
+from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_of
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quantize import (
@@ -97,7 +97,7 @@ def rounded(context: Context, model: Model, settings: Quantization, seen: Observ
     found = {}
     for node in model.nodes:
         if node.op in WEIGHTED and node.name not in kept and node.inputs[1] in model.constants:
-            axis = 0 if node.op == "Conv" or (node.op == "Gemm" and node.attributes.get("transB", 0)) else -1
+            axis = output_axis(node.op, node.attributes)
             found[node.name] = round_weights(model.constants[node.inputs[1]], axis, settings.weight_limit)
     if settings.repair and context.sweep_samples:
         return repair(model, found, context.repair_chunks, workers=context.workers)

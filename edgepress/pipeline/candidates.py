@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.calibrate.linear import WEIGHTED
 from edgepress.calibrate.run import outputs
 from edgepress.model import Model
+from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.analysis import Analysis
 from edgepress.pipeline.answers import compared
 from edgepress.pipeline.build import integer, mark_bytes, observed, pruned, rounded
@@ -169,12 +169,12 @@ def integers(context: Context, source: Candidate, judged: Judge) -> list[Candida
     best = min(
         (make(base), make(dataclasses.replace(base, ranges="percentile"))), key=lambda item: distance(item.verdict)
     )
-    found = [best]
+    found, settings = [best], best.quantization or base
     order = _quantized_order(context, source.model)
     for length in PREFIXES:
-        if length >= len(order) or best.quantization is None or close(found[-1].verdict, source.verdict):
+        if length >= len(order) or close(found[-1].verdict, source.verdict):
             break
-        found.append(make(dataclasses.replace(best.quantization, float_nodes=tuple(order[:length]))))
+        found.append(make(dataclasses.replace(settings, float_nodes=tuple(order[:length]))))
     found.append(make(dataclasses.replace(base, compute="float")))
     return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgepress.calibrate.linear import WEIGHTED
 from edgepress.errors import PlanError
+from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.analysis import refusal_of
 from edgepress.pipeline.context import Context
 from edgepress.plan import Cut, Plan

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from edgepress.calibrate.linear import WEIGHTED
 from edgepress.model import Model
+from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.pipeline.candidates import Candidate
 from edgepress.pipeline.context import Context
 from edgepress.planner import count_macs
 from edgepress.quantize import stays_float
 from edgepress.report.result import LayerRow
 
-STORED = "weights stored as int8, arithmetic left float: the int8 forms were no faster"
+STORED = "weights stored as int8, arithmetic float"
 
 
 def layers(context: Context | None, model: Model, chosen: Candidate) -> list[LayerRow]:
@@ -21,11 +21,12 @@ def layers(context: Context | None, model: Model, chosen: Candidate) -> list[Lay
     removed = {cut.group: len(cut.removed) for cut in chosen.cuts}
     after = _widths(context, model, removed)
     kept = {} if context is None else stays_float(model, context.target)
-    float_nodes = chosen.quantization.float_nodes if chosen.quantization is not None else ()
     quantization = chosen.quantization
+    float_nodes = () if quantization is None else quantization.float_nodes
+    weighted = count_macs(model)
     rows = []
     for node in model.nodes:
-        if node.name in count_macs(model):
+        if node.name in weighted:
             width = _width(model, node.name)
             reason = kept.get(node.name, "kept float for quality" if node.name in float_nodes else "")
             reason = STORED if quantization and quantization.compute == "float" else reason
@@ -38,9 +39,7 @@ def layers(context: Context | None, model: Model, chosen: Candidate) -> list[Lay
 
 def _width(model: Model, name: str) -> int:
     node = model.node(name)
-    shape = model.constants[node.inputs[1]].shape
-    by_rows = node.op == "Conv" or (node.op == "Gemm" and node.attributes.get("transB", 0))
-    return int(shape[0] if by_rows else shape[-1])
+    return int(model.constants[node.inputs[1]].shape[output_axis(node.op, node.attributes)])
 
 
 def _widths(context: Context | None, model: Model, removed: Mapping[str, int]) -> dict[str, int]:

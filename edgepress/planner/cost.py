@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.calibrate.linear import WEIGHTED
 from edgepress.groups import Group
 from edgepress.model import Model, Node
+from edgepress.ops.weighted import WEIGHTED
 from edgepress.targets import Target
 
 

@@ -24,6 +24,7 @@ from edgepress.calibrate.ridge import refit
 from edgepress.groups import Group
 from edgepress.model import Model
 from edgepress.parallel import one_blas_thread, ordered_map
+from edgepress.quality import are_probabilities
 from edgepress.scores.base import Ranking, consumers
 
 
@@ -73,8 +74,7 @@ def _outputs(model: Model, feeds: Sequence[Mapping[str, np.ndarray]], names: lis
 
 
 def _unsquash(array: np.ndarray) -> np.ndarray:
-    squashed = array.ndim >= 2 and array.min() >= 0 and np.allclose(array.sum(-1), 1.0, atol=1e-3)
-    return np.log(np.maximum(array, 1e-7)) if squashed else array
+    return np.log(np.maximum(array, 1e-7)) if array.ndim >= 2 and are_probabilities(array) else array
 
 
 def _refitted(model: Model, group: Group, removed: np.ndarray, statistics: Mapping[str, Any]) -> Model:
@@ -88,15 +88,8 @@ def _refitted(model: Model, group: Group, removed: np.ndarray, statistics: Mappi
 
 def _consumer(model: Model, view: Linear, keep: np.ndarray, split: Any) -> dict[str, np.ndarray]:
     weight = model.constants[view.weight]
-    bias = np.zeros(view.outputs) if view.bias is None else model.constants[view.bias].astype(np.float64).ravel()
-    given = np.column_stack([view.matrix(weight), bias])
+    bias = None if view.bias is None else model.constants[view.bias]
     columns = np.append(keep, view.columns)
-    fitted = refit(split, given, columns, with_bias=view.bias is not None).matrix
-    full = np.zeros((view.outputs, view.columns))
-    full[:, keep] = fitted[:, :-1]
-    arrays = {view.weight: view.weight_of(full, weight)}
-    if view.bias is not None:
-        arrays[view.bias] = (
-            fitted[:, -1].astype(model.constants[view.bias].dtype).reshape(model.constants[view.bias].shape)
-        )
-    return arrays
+    full = np.zeros((view.outputs, view.columns + 1))
+    full[:, columns] = refit(split, view.augmented(weight, bias), columns, with_bias=bias is not None).matrix
+    return view.parameters_of(full, weight, bias)

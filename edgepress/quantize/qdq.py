@@ -22,6 +22,7 @@ from onnx import helper, numpy_helper
 from edgepress.errors import InvariantError, ModelError
 from edgepress.model import Model
 from edgepress.ops.table import Role
+from edgepress.ops.weighted import output_axis
 from edgepress.plan import Quantization
 from edgepress.quantize.grids import Grid, grids
 from edgepress.quantize.ranges import Range
@@ -75,8 +76,8 @@ def quantize(
 
 
 def _round(model: Model, unit: Unit, limit: int) -> Rounded:
-    by_row = unit.node.op == "Conv" or bool(unit.node.attributes.get("transB", 0))
-    return round_weights(model.constants[unit.node.inputs[1]], 0 if by_row else 1, limit)
+    axis = output_axis(unit.node.op, unit.node.attributes)
+    return round_weights(model.constants[unit.node.inputs[1]], axis, limit)
 
 
 def _written(

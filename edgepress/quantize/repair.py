@@ -25,6 +25,7 @@ from edgepress.calibrate.statistics import Moments
 from edgepress.executor.run import Executor
 from edgepress.executor.sweep import Visit, sweep
 from edgepress.model import Model, Node
+from edgepress.ops.weighted import output_axis
 from edgepress.quantize.weights import Rounded
 
 LIMITS = (0.5, 2.0)
@@ -66,8 +67,7 @@ def _has_bias(model: Model, node: Node) -> bool:
     bias, weight = model.constants.get(name), model.constants[node.inputs[1]]
     if bias is None or node.attributes.get("beta", 1.0) != 1.0:
         return False
-    by_row = node.op == "Conv" or bool(node.attributes.get("transB", 0))
-    return bool(bias.size == weight.shape[0 if by_row else -1])
+    return bool(bias.size == weight.shape[output_axis(node.op, node.attributes)])
 
 
 def _match(

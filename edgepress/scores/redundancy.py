@@ -99,11 +99,10 @@ class _Part:
     def of(cls, view: Linear, blocks: np.ndarray, split: SplitGram, model: Model) -> _Part:
         gram: Gram = split.whole
         energy = max(gram.variance, 1e-30)
-        weights = view.matrix(model.constants[view.weight])
-        if view.bias is None:
-            gram = gram.select(np.arange(view.columns))
-        else:
-            weights = np.column_stack([weights, model.constants[view.bias].astype(np.float64).ravel()])
+        bias = None if view.bias is None else model.constants[view.bias]
+        weights = view.augmented(model.constants[view.weight], bias)
+        if bias is None:
+            gram, weights = gram.select(np.arange(view.columns)), weights[:, :-1]
         inner, cross = gram.inner / gram.rows, gram.cross / gram.rows
         return cls(inner, cross, weights, blocks, energy, gram.rows, view.bias is not None)
 

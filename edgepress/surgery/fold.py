@@ -60,13 +60,10 @@ def fold(
 
         split = reduce(SplitGram.merge, cast("Sequence[SplitGram]", seen.fold(observe)))
         weight = seen.parameters[view.weight]
-        bias = seen.parameters[view.bias] if view.bias is not None else np.zeros(view.outputs, weight.dtype)
-        given = np.column_stack([view.matrix(weight), bias.astype(np.float64).ravel()])
-        fitted = refit(split, given, np.arange(given.shape[1]), with_bias=view.bias is not None).matrix
-        arrays = {view.weight: view.weight_of(fitted[:, :-1], weight)}
-        if view.bias is not None:
-            arrays[view.bias] = fitted[:, -1].astype(bias.dtype).reshape(bias.shape)
-        return arrays
+        bias = None if view.bias is None else seen.parameters[view.bias]
+        given = view.augmented(weight, bias)
+        fitted = refit(split, given, np.arange(given.shape[1]), with_bias=bias is not None).matrix
+        return view.parameters_of(fitted, weight, bias)
 
     return sweep(original, cutting.model, cutting.kept, chunks, visit, workers=workers)
 
