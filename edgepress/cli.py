@@ -101,7 +101,8 @@ def main() -> None:
     \b
       edgepress compress model.onnx --data samples.npz   cut, quantize, measure
       edgepress bench model.onnx model.edge.onnx         time against each other
-      edgepress explain model.onnx                       what can be cut
+      edgepress explain model.onnx                       what can be cut, and why
+      edgepress ops model.onnx                           operators that are known
     """  # noqa: D301  (click wants a real backspace before lines it must not fold)
 
 
@@ -176,7 +177,7 @@ def apply(
     place = output or default_output(model)
     check_output(model, place, others=[plan, *_files(data, recipe)])
     applied = pipeline.apply(model, plan, data, place, recipe=recipe, workers=workers)
-    _print_pairs([("written", str(applied.output)), ("bytes", str(applied.file_bytes)), ("note", applied.note)])
+    _print_lines([("written", str(applied.output)), ("bytes", str(applied.file_bytes)), ("note", applied.note)])
 
 
 @main.command(short_help="Time models against each other.")
@@ -199,17 +200,49 @@ def bench(models: tuple[Path, ...], as_json: bool, **settings: Any) -> None:
     _print(found, as_json, lambda console: page.render(found, console), lambda: page.pairs(found))
 
 
-@main.command(short_help="Say what can be cut, and what not.")
-@_options(_model, _json, _debug_option)
-def explain(model: Path, as_json: bool) -> None:
+@main.command(short_help="Say what can be cut, what not, and why.")
+@_model
+@_options(
+    click.option("--tensor", metavar="NAME", help="Only the channels of this activation or weight."),
+    click.option("--op", "operator", metavar="TYPE", help="Only what happens at nodes of this operator."),
+    click.option("--data", metavar="SRC", help="Samples that say how large free axes are.  [default: assume sizes]"),
+    _json,
+    _debug_option,
+)
+def explain(model: Path, tensor: str | None, operator: str | None, data: str | None, as_json: bool) -> None:
     """Say which channels of MODEL can be cut, and why others must stay."""
     from edgepress import pipeline
-    from edgepress.report import explanation as page
+    from edgepress.report import answers, explanation
     from edgepress.request import check_input
 
+    if tensor is not None and operator is not None:
+        raise click.UsageError("--tensor and --op are two questions: ask one at a time.")
     check_input(model)
-    found = pipeline.explain(model)
-    _print(found, as_json, lambda console: page.render(found, console), lambda: page.pairs(found))
+    if tensor is None and operator is None:
+        found = pipeline.explain(model, data)
+        _print(found, as_json, lambda out: explanation.render(found, out), lambda: explanation.pairs(found))
+        return
+    asked = pipeline.explain_operator if tensor is None else pipeline.explain_tensor
+    answer = asked(model, tensor or operator or "", data)
+    _print(answer, as_json, lambda out: answers.render(answer, out), lambda: answers.pairs(answer))
+
+
+@main.command(short_help="List the operators that are understood.")
+@click.argument("models", type=PATH, nargs=-1, metavar="[MODEL]...")
+@_options(
+    click.option("--unknown", is_flag=True, help="Only operators of the models that the table does not know."),
+    _json,
+    _debug_option,
+)
+def ops(models: tuple[Path, ...], unknown: bool, as_json: bool) -> None:
+    """List the operators edgepress understands, or those of every MODEL."""
+    from edgepress import pipeline
+    from edgepress.report import operators as page
+
+    if unknown and not models:
+        raise click.UsageError("--unknown needs a MODEL to look into.")
+    found = pipeline.operators(models, unknown=unknown)
+    _print(found, as_json, lambda console: page.render(found, console), lambda: page.lines(found))
 
 
 def _files(*sources: str | None) -> list[Path]:
@@ -234,24 +267,24 @@ def _print_report(report: Report, as_json: bool, verbose: bool) -> None:
 
 
 def _print(
-    page: _Page, as_json: bool, render: Callable[[Console], None], pairs: Callable[[], Sequence[tuple[str, str]]]
+    page: _Page, as_json: bool, render: Callable[[Console], None], lines: Callable[[], Sequence[tuple[str, ...]]]
 ) -> None:
     """Print a result the way stdout wants it."""
     if as_json:
         _write(page.to_json())
     elif sys.stdout is None or not sys.stdout.isatty():
-        _print_pairs(pairs())
+        _print_lines(lines())
     else:
         from rich.console import Console
 
         render(Console(highlight=False))
 
 
-def _print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """``key<TAB>value`` lines; keys without a value are left out."""
+def _print_lines(lines: Sequence[tuple[str, ...]]) -> None:
+    """Cells with tabs between them, most often ``key<TAB>value``; keys without a value are left out."""
     from edgepress.report.numbers import clean
 
-    _write("".join(f"{clean(key)}\t{clean(value)}\n" for key, value in pairs if value))
+    _write("".join("\t".join(map(clean, cells)) + "\n" for cells in lines if cells[-1]))
 
 
 def _write(text: str) -> None:

@@ -7,7 +7,8 @@
     │   ├── ModelError                 the ONNX file
     │   ├── DataError                  the samples
     │   ├── PlanError                  the plan file
-    │   └── OutputError                the place to write to
+    │   ├── OutputError                the place to write to
+    │   └── PluginError                what another package adds
     ├── UnsupportedError       1   an operator or attribute the torch executor does not run
     ├── BudgetMissed               3   an explicit budget is out of reach; says the best found
     └── InvariantError             1   a guarantee of edgepress itself did not hold (a bug: please report)
@@ -47,6 +48,10 @@ class PlanError(InputError):
 
 class OutputError(InputError):
     """The result cannot be written where it was asked for."""
+
+
+class PluginError(InputError):
+    """What another package adds to edgepress by an entry point cannot be used."""
 
 
 class UnsupportedError(EdgepressError):

@@ -7,11 +7,11 @@ wrap it with ``Model.of``. Protobuf is known here, in ``normalize``, ``surgery``
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,11 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import helper, numpy_helper
 
-from edgepress.errors import ModelError, OutputError
+from edgepress import runtime, storage
+from edgepress.errors import ModelError
+from edgepress.storage import write_atomically
+
+__all__ = ["Dimension", "Model", "Node", "TensorType", "write_atomically"]
 
 Dimension = int | str | None
 
@@ -108,8 +112,20 @@ class Model:
 
     @cached_property
     def constants(self) -> Mapping[str, np.ndarray]:
-        """Initializers by name, as read-only numpy arrays."""
+        """Initializers by name, as read-only numpy arrays; big weights of large models are decoded at every look-up."""
+        if self.large:
+            return _Decoded({item.name: item for item in self._proto.graph.initializer})
         return MappingProxyType({item.name: _array(item) for item in self._proto.graph.initializer})
+
+    @cached_property
+    def fits_one_file(self) -> bool:
+        """Whether the model can be serialized as a whole (protobuf's 2 GiB)."""
+        return storage.weight_bytes(self._proto) <= storage.ONE_FILE
+
+    @cached_property
+    def large(self) -> bool:
+        """Whether the weights are so large that no second copy of them is kept."""
+        return storage.weight_bytes(self._proto) > storage.LARGE
 
     @cached_property
     def inputs(self) -> Mapping[str, TensorType]:
@@ -166,6 +182,14 @@ class Model:
         """Version of the default operator set."""
         return next((entry.version for entry in self._proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
 
+    @cached_property
+    def opsets(self) -> Mapping[str, int]:
+        """Version of every operator set by domain ("" is the default one)."""
+        found = ((entry.domain, int(entry.version)) for entry in self._proto.opset_import)
+        return MappingProxyType(
+            {"": 1, **{"" if domain == "ai.onnx" else domain: version for domain, version in found}}
+        )
+
     @property
     def ir_version(self) -> int:
         """IR version of the file."""
@@ -183,27 +207,85 @@ class Model:
 
     # --- bytes --------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def data(self) -> bytes:
-        """The model as one serialized ModelProto, weights inside."""
+        """The model as one serialized ModelProto, weights inside.
+
+        Raises:
+            ModelError: it is over 2 GiB; :meth:`session` and :meth:`save` work at any size.
+        """
+        return self._serialized() if self.large else self._data
+
+    @cached_property
+    def _data(self) -> bytes:
+        return self._serialized()
+
+    def _serialized(self) -> bytes:
+        if not self.fits_one_file:
+            raise ModelError("The model is over 2 GiB, the limit of one ONNX file without external data.")
         try:
             return bytes(self._proto.SerializeToString(deterministic=True))
-        except ValueError as error:  # protobuf's 2 GiB limit
+        except ValueError as error:  # protobuf's own limit, with other than weights
             raise ModelError("The model is over 2 GiB, the limit of one ONNX file without external data.") from error
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Bytes of the model as one file."""
-        return len(self.data)
+        """Bytes of the model, external data included."""
+        return sum(len(part) for part in self._parts())
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of :attr:`data`: the identity a plan is tied to."""
-        return hashlib.sha256(self.data).hexdigest()
+        """SHA-256 of :attr:`data` (over 2 GiB: of the graph and the weights one after the other).
+
+        It is the identity a plan is tied to.
+        """
+        found = hashlib.sha256()
+        for part in self._parts():
+            found.update(part)
+        return found.hexdigest()
+
+    def same(self, other: Model) -> bool:
+        """Whether two models are equal byte for byte; nothing large is serialized for it."""
+        if not self.large and not other.large:
+            return self.data == other.data
+        pairs = itertools.zip_longest(self._apart(), other._apart())
+        return all(left == right for left, right in pairs)
+
+    def _parts(self) -> Iterator[bytes]:
+        return iter([self.data]) if self.fits_one_file else self._apart()
+
+    def _apart(self) -> Iterator[bytes]:
+        """The graph without big weights, then these one by one."""
+        yield storage.detached(self._proto, "").SerializeToString(deterministic=True)
+        for item in filter(storage.is_big, self._proto.graph.initializer):
+            yield storage.values(item)
+
+    def session(self, *, threads: int = 1) -> runtime.Session:
+        """Open the model in onnxruntime, whatever its size (:func:`edgepress.runtime.session`).
+
+        Raises:
+            ModelError: onnxruntime cannot load it.
+        """
+        if not self.large:
+            return runtime.session(self.data, threads=threads)
+        light = storage.detached(self._proto, "weights")
+        read = storage.read_names(self._proto.graph)
+        kept = [item for item in light.graph.initializer if item.name in read]
+        outside = {item.name for item in kept if item.data_location == onnx.TensorProto.EXTERNAL}
+        light.graph.ClearField("initializer")
+        light.graph.initializer.extend(kept)  # onnxruntime drops what nobody reads, and then finds no place for it
+        weights = {name: self.constants[name] for name in sorted(outside)}
+        return runtime.session(light.SerializeToString(deterministic=True), threads=threads, weights=weights)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as one file: beside the target first, then renamed, so it is never half there."""
-        write_atomically(Path(path), self.data)
+        """Write the model beside the target first, then rename it, so that it is never half there.
+
+        It is one file; above 2 GiB the weights go to a second one, ``path`` + ``.data``.
+        """
+        if self.fits_one_file:
+            write_atomically(Path(path), self.data)
+        else:
+            storage.save(self._proto, Path(path))
 
     # --- making the next model ----------------------------------------------------------------------
 
@@ -212,6 +294,20 @@ class Model:
         private = onnx.ModelProto()
         private.CopyFrom(self._proto)
         return private
+
+    def frame(self) -> onnx.ModelProto:
+        """A private copy without the initializers: cheap, however large the weights are."""
+        return storage.frame(self._proto)
+
+    def outline(self) -> onnx.ModelProto:
+        """A private copy whose big weights are inputs without values: for shape inference and checks, at any size."""
+        return storage.outline(self._proto)
+
+    def fill(self, frame: onnx.ModelProto, names: Collection[str], arrays: Mapping[str, np.ndarray]) -> None:
+        """Append the initializers ``names`` to a frame of this model, in file order; ``arrays`` are new values."""
+        for item in self._proto.graph.initializer:
+            if item.name in names:
+                frame.graph.initializer.append(_revalued(item, arrays[item.name]) if item.name in arrays else item)
 
     def with_constants(self, arrays: Mapping[str, np.ndarray]) -> Model:
         """The same graph with the values of some initializers replaced (shapes may differ; stale shapes go)."""
@@ -247,24 +343,15 @@ class Model:
         return bytes(proto.SerializeToString())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` by way of a temporary file beside it.
-
-    Raises:
-        OutputError: the folder does not exist or cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}; choose another output path with -o.") from error
-    finally:
-        with contextlib.suppress(OSError):  # never made, or its folder is not a folder
-            temporary.unlink()
-
-
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def _revalued(item: onnx.TensorProto, array: np.ndarray) -> onnx.TensorProto:
+    """The initializer with other values; what is noted on it stays."""
+    made = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), item.name)
+    made.doc_string = item.doc_string
+    made.metadata_props.extend(item.metadata_props)
+    return made
 
 
 def _node(proto: onnx.NodeProto, position: int) -> Node:
@@ -292,6 +379,23 @@ def _array(item: onnx.TensorProto) -> np.ndarray:
     return owned
 
 
+class _Decoded(Mapping[str, np.ndarray]):
+    """Initializers that are decoded when they are looked up; small ones are kept."""
+
+    def __init__(self, items: Mapping[str, onnx.TensorProto]) -> None:
+        self._items = items
+        self._small = {name: _array(item) for name, item in items.items() if not storage.is_big(item)}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._small[name] if name in self._small else _array(self._items[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
 def _dtype_name(code: int) -> str:
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(code))) if code else "unknown"
 
@@ -314,7 +418,9 @@ def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
 def _decoded(model: Model, path: Path) -> Model:
     """The model, after checking that its nodes and weights can be decoded."""
     try:
-        _ = model.nodes, model.constants
+        _ = model.nodes
+        for _ in model.constants.values():
+            pass
     except (TypeError, ValueError, KeyError) as error:
         raise ModelError(f"{path} is damaged ({error}): export or copy it again.") from error
     return model

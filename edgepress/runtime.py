@@ -20,11 +20,18 @@ from edgepress.errors import ModelError
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    Session = ort.InferenceSession  # for annotations of modules that do not know onnxruntime
+
 Arrays = Mapping[str, np.ndarray]
 
 
 def session(
-    model: bytes | str | Path, *, threads: int = 1, optimized_to: Path | None = None, optimize: bool = True
+    model: bytes | str | Path,
+    *,
+    threads: int = 1,
+    optimized_to: Path | None = None,
+    optimize: bool = True,
+    weights: Arrays | None = None,
 ) -> ort.InferenceSession:
     """Open a CPU session on a model, given as bytes or as a path.
 
@@ -33,6 +40,8 @@ def session(
         threads: intra-op threads; inter-op is always 1.
         optimized_to: if given, onnxruntime writes its optimized graph there.
         optimize: False turns graph optimisation off (for parity checks of unusual graphs only).
+        weights: values of the initializers that ``model`` marks as external data; they are used as they lie in memory,
+            so that models above 2 GiB need no files.
 
     Raises:
         ModelError: onnxruntime cannot load the model.
@@ -47,6 +56,9 @@ def session(
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     if optimized_to is not None:
         options.optimized_model_filepath = str(optimized_to)
+    if weights:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
     source = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -2,70 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from group_models_cnn import CNN
+from toys import IMAGE, Toy, feed
 
-import numpy as np
-import onnx
-from onnx import numpy_helper
-
-from edgepress.model import Model
-
-
-@dataclass(frozen=True)
-class Toy:
-    """A model and what is expected of its groups.
-
-    Attributes:
-        text: the graph; inputs have a symbolic batch N.
-        constants: a tuple is the shape of random float weights, a list holds int64 values.
-        sizes: sizes of the prunable groups, in graph order.
-        shared: number of groups refused as residual streams.
-        stopped: pieces of the other groups' refusals, in order.
-    """
-
-    text: str
-    constants: Mapping[str, Sequence[int]]
-    sizes: tuple[int, ...]
-    shared: int = 0
-    stopped: tuple[str, ...] = ("graph output 'y'",)
-
-    def build(self, opset: int = 18) -> Model:
-        """The model, with seeded weights and named nodes."""
-        return Model.of(self.proto(opset))
-
-    def proto(self, opset: int = 18) -> onnx.ModelProto:
-        """The model as a proto of its own."""
-        proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\n{self.text}')
-        random = np.random.default_rng(zlib.crc32(self.text.encode()))
-        for name, value in self.constants.items():
-            array = np.array(value, np.int64) if isinstance(value, list) else _weights(random, value)
-            array = np.abs(array) if name == "variance" else array
-            proto.graph.initializer.append(numpy_helper.from_array(array, name))
-        for node in proto.graph.node:
-            node.name = f"n_{node.output[0]}"
-        onnx.checker.check_model(proto)
-        return proto
-
-
-def _weights(random: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-    return (random.random(tuple(shape)) + 0.1).astype(np.float32) * random.choice([-0.3, 0.3], tuple(shape)).astype(
-        np.float32
-    )
-
-
-def feed(model: Model, batch: int, seed: int) -> dict[str, np.ndarray]:
-    """Random inputs; every symbolic dimension is ``batch``."""
-    random = np.random.default_rng(seed)
-    found = {}
-    for name, type_ in model.inputs.items():
-        shape = [size if isinstance(size, int) else batch for size in type_.shape or ()]
-        found[name] = random.standard_normal(shape).astype(np.float32)
-    return found
-
-
-IMAGE = "float[N,3,8,8] x"
+__all__ = ["IMAGE", "TOYS", "Toy", "feed"]
 
 TOYS = {
     "residual": Toy(
@@ -88,8 +28,7 @@ TOYS = {
         l, r = Split<axis=1>(e, sp)  m = Mul(l,r)  f = Flatten(m)  y = Gemm(f,w4,b4) }}""",
         {"w1": (4, 3, 1, 1), "w2": (6, 3, 1, 1), "w3": (10, 1, 3, 3), "b3": (10,), "sp": [5, 5]}
         | {"w4": (5 * 64, 5), "b4": (5,)},
-        (),
-        shared=1,
+        (4,),
         stopped=("a single channel", "graph output 'y'"),
     ),
     "squeeze_excite": Toy(
@@ -178,20 +117,20 @@ TOYS = {
         (6,),
     ),
     "unknown_operator": Toy(
-        f"""g ({IMAGE}) => (float[N,4,8,8] y) {{
-        a = Conv<kernel_shape=[1,1]>(x,w1)  b = InstanceNormalization(a,g,v)  c = Conv<kernel_shape=[1,1]>(b,w2)
+        f"""g ({IMAGE}) => (float[N,4,1,1] y) {{
+        a = Conv<kernel_shape=[1,1]>(x,w1)  b = GlobalLpPool(a)  c = Conv<kernel_shape=[1,1]>(b,w2)
         y = Conv<kernel_shape=[1,1]>(c,w3) }}""",
-        {"w1": (6, 3, 1, 1), "g": (6,), "v": (6,), "w2": (7, 6, 1, 1), "w3": (4, 7, 1, 1)},
+        {"w1": (6, 3, 1, 1), "w2": (7, 6, 1, 1), "w3": (4, 7, 1, 1)},
         (7,),
-        stopped=("'n_b': unknown operator InstanceNormalization", "graph output 'y'"),
+        stopped=("'n_b': unknown operator GlobalLpPool", "graph output 'y'"),
     ),
     "attention": Toy(
         """g (float[N,6,12] x) => (float[N,6,4] y) {
         q = MatMul(x,wq)  k = MatMul(x,wk)  v = MatMul(x,wv)  kt = Transpose<perm=[0,2,1]>(k)
         s = MatMul(q,kt)  p = Softmax<axis=-1>(s)  o = MatMul(p,v)  h = MatMul(o,w1)  y = MatMul(h,w2) }""",
         {"wq": (12, 5), "wk": (12, 5), "wv": (12, 5), "w1": (5, 7), "w2": (7, 4)},
-        (7,),
-        stopped=("multiplies two computed",) * 3 + ("graph output 'y'",),
+        (5, 7),
+        stopped=("a product of two computed",) * 2 + ("graph output 'y'",),
     ),
     "softmax_over_channels": Toy(
         f"""g ({IMAGE}) => (float[N,4,8,8] y) {{
@@ -219,12 +158,12 @@ TOYS = {
         | {"w2": (6, 5, 1, 1), "w3": (7, 4, 1, 1), "w4": (4, 13, 1, 1)},
         (5, 4, 6, 7),
     ),
+    # what one step passes over goes together
     "strided_slice": Toy(
         f"""g ({IMAGE}) => (float[N,4,8,8] y) {{
         a = Conv<kernel_shape=[1,1]>(x,w1)  s = Slice(a,zero,six,one,two)  y = Conv<kernel_shape=[1,1]>(s,w2) }}""",
         {"w1": (6, 3, 1, 1), "zero": [0], "six": [6], "one": [1], "two": [2], "w2": (4, 3, 1, 1)},
-        (),
-        stopped=("takes every n-th channel", "graph output 'y'"),
+        (3,),
     ),
     "gather": Toy(
         f"""g ({IMAGE}) => (float[N,4,8,8] y) {{
@@ -310,15 +249,14 @@ TOYS = {
         (),
         stopped=("weights are computed",),
     ),
-    # rows of a constant below the map: what stays is a box only if all channels of `a` stay or go together
+    # rows of a constant below the map go along with its channels
     "joined_with_constants": Toy(
         """g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
         a = Conv<kernel_shape=[1,1]>(x,w1)  c = Concat<axis=2>(a,k)  s = Slice(c,zero,eight,two)
         b = Conv<kernel_shape=[1,1]>(s,w2)  d = Add(b,map)  y = Conv<kernel_shape=[1,1]>(d,w3) }""",
         {"w1": (6, 3, 1, 1), "k": (1, 6, 1, 8), "zero": [0], "eight": [8], "two": [2], "w2": (7, 6, 1, 1)}
         | {"map": (7, 8, 8), "w3": (4, 7, 1, 1)},
-        (7,),
-        stopped=("a single channel", "graph output 'y'"),
+        (6, 7),
     ),
-}
+} | CNN
 """By name. All have a symbolic batch but ``joined_with_constants``."""

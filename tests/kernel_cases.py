@@ -54,23 +54,23 @@ class Case:
         names = ["" if value is None else f"i{k}" for k, value in enumerate(self.inputs)]
         made = [f"y{k}" for k in range(self.outputs)]
         node = helper.make_node(self.op, names, made, "n", domain=self.domain, **self.attributes)
-        first = self.inputs[0]
-        assert first is not None
-        code = helper.np_dtype_to_tensor_dtype(first.dtype)
-        fed = helper.make_tensor_value_info("i0", code, list(first.shape))
+        fed = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape))
+            for name, value in self.feed().items()
+        ]
         weights = [
             numpy_helper.from_array(value, name)
             for name, value in zip(names[1:], self.inputs[1:], strict=True)
             if value is not None
         ]
         outputs = [onnx.ValueInfoProto(name=name) for name in made]
-        graph = helper.make_graph([node], "g", [fed], outputs, weights)
+        graph = helper.make_graph([node], "g", fed, outputs, weights)
         imports = [helper.make_opsetid("", self.opset)]
+        imports += [helper.make_opsetid(self.domain, 1)] if self.domain else []
         return Model.of(helper.make_model(graph, opset_imports=imports, ir_version=10))
 
     def feed(self) -> dict[str, Array]:
-        assert self.inputs[0] is not None
-        return {"i0": self.inputs[0]}
+        return {f"i{k}": value for k, value in enumerate(self.inputs[:1]) if value is not None}
 
 
 def conv(spatial: tuple[int, ...], weight: tuple[int, ...], *, bias: bool = True, opset: int = 21, **at: Any) -> Case:

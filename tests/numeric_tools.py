@@ -9,9 +9,10 @@ import numpy as np
 from edgepress import runtime
 from edgepress.calibrate.feed import Feed
 from edgepress.calibrate.inputs import wanted
-from edgepress.calibrate.linear import Linear, linear
 from edgepress.calibrate.statistics import Gram, SplitGram
 from edgepress.calibrate.stream import from_stream
+from edgepress.calibrate.views import Part, parts
+from edgepress.errors import Refusal
 from edgepress.model import Model
 
 
@@ -31,17 +32,22 @@ def chunks(x: np.ndarray, size: int = 32) -> list[Mapping[str, np.ndarray]]:
     return [{"x": x[start : start + size]} for start in range(0, len(x), size)]
 
 
-def view_of(model: Model, position: int = 0) -> Linear:
-    """The linear view of a node that must have one."""
-    view = linear(model, model.nodes[position])
-    assert view is not None
-    return view
+def parts_of(model: Model, position: int = 0) -> tuple[Part, ...]:
+    """The linear operators of a node that must have some."""
+    found = parts(model, model.nodes[position])
+    assert not isinstance(found, Refusal), found
+    return found
 
 
-def matrix_of(model: Model, view: Linear) -> np.ndarray:
+def view_of(model: Model, position: int = 0) -> Part:
+    """The linear operator of a node that must have one."""
+    (part,) = parts_of(model, position)
+    return part
+
+
+def matrix_of(model: Model, view: Part) -> np.ndarray:
     """[W, b] of a node as stored; zeros where it has no bias."""
-    bias = np.zeros(view.outputs) if view.bias is None else model.constants[view.bias].astype(np.float64).ravel()
-    return np.column_stack([view.matrix(model.constants[view.weight]), bias])
+    return view.matrix(model.constants)
 
 
 def split_of(rows: np.ndarray, targets: np.ndarray, held: int = 0) -> SplitGram:

@@ -85,7 +85,7 @@ FIXED = Small(_convs("1"), TWO_CONVS | CLASSES)
 
 FIXED_FOUR = Small(_convs("4"), TWO_CONVS | CLASSES)
 
-UNKNOWN_OPERATOR = Small(_convs("N", "h = CumSum(r1,axis)"), TWO_CONVS | CLASSES | {"axis": [2]})
+UNKNOWN_OPERATOR = Small(_convs("N", "d = Det(r1) h = Unsqueeze(d,axes)"), TWO_CONVS | CLASSES | {"axes": [2, 3]})
 
 CUSTOM_OPERATOR = Small(_convs("N", "h = no.such.domain.Twist(r1)"), TWO_CONVS | CLASSES)
 

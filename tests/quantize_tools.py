@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from edgepress import runtime
 from edgepress.model import Model
-from edgepress.ops.table import Role
+from edgepress.ops.row import Role
 from edgepress.plan import Quantization
 from edgepress.quantize import (
     Rounded,

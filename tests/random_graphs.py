@@ -59,7 +59,25 @@ def _depthwise(g: Growing, t: Tensor) -> list[Tensor]:
 
 
 def _grouped(g: Growing, t: Tensor) -> list[Tensor]:
-    return [g.conv(t, g.pick(4, 6, 8), 2)] if t[1] % 2 == 0 else []
+    blocks = [n for n in (2, 3, 4) if t[1] % n == 0]
+    return [g.conv(t, 12, blocks[g.below(0, len(blocks))])] if blocks else []
+
+
+def _transposed(g: Growing, t: Tensor) -> list[Tensor]:
+    blocks = [n for n in range(1, t[1] + 1) if t[1] % n == 0]
+    groups = blocks[g.below(0, len(blocks))]
+    each = g.below(1, 12 // groups + 1) if groups <= 6 else 1
+    text = f"@ = ConvTranspose<group={groups},kernel_shape=[1,1]>({t[0]},@w,@b)"
+    return [(g.say(text, w=(t[1], each, 1, 1), b=(groups * each,)), groups * each)]
+
+
+def _normalized(g: Growing, t: Tensor) -> list[Tensor]:
+    """GroupNorm as exporters write it."""
+    blocks = [n for n in range(1, t[1] + 1) if t[1] % n == 0]
+    groups = blocks[g.below(0, len(blocks))]
+    text = f"@r = Reshape({t[0]},@s) @n = InstanceNormalization(@r,@g,@b) @q = Reshape(@n,@z) @ = Mul(@q,@k)"
+    constants = {"s": [0, groups, -1], "g": (groups,), "b": (groups,), "z": [0, t[1], 4, 4], "k": (t[1], 1, 1)}
+    return [(g.say(text, **constants), t[1])]
 
 
 def _shared(g: Growing, t: Tensor) -> list[Tensor]:
@@ -91,6 +109,30 @@ def _slice(g: Growing, t: Tensor) -> list[Tensor]:
     end = g.below(start + 1, t[1] + 1)
     bound = end - t[1] if end < t[1] and g.pick(0, 1) else end
     return [(g.say(f"@ = Slice({t[0]},@f,@e,@a)", f=[start], e=[bound], a=[1]), end - start)]
+
+
+def _strided(g: Growing, t: Tensor) -> list[Tensor]:
+    step, start = g.pick(-3, -2, -1, 2, 3), g.below(0, t[1])
+    end = g.below(start + 1, t[1] + 1) if step > 0 else g.below(0, start + 1) - t[1] - 1
+    width = len(range(t[1])[slice(start, end, step)])
+    return [(g.say(f"@ = Slice({t[0]},@f,@e,@a,@p)", f=[start], e=[end], a=[-3], p=[step]), width)]
+
+
+def _resized(g: Growing, t: Tensor) -> list[Tensor]:
+    text = f"@r = Resize<axes=[1,2,3]>({t[0]},,,@s) @ = MaxPool<kernel_shape=[2,2],strides=[2,2]>(@r)"
+    return [(g.say(text, s=[t[1], 8, 8]), t[1])]
+
+
+def _largest(g: Growing, t: Tensor) -> list[Tensor]:
+    return [(g.say(f"@, @i = TopK<axis={g.pick(1, 2, -1)}>({t[0]},@k)", k=[4]), t[1])] if t[1] == 4 else []
+
+
+def _shuffle_pixels(g: Growing, t: Tensor) -> list[Tensor]:
+    if t[1] % 4:
+        return []
+    text = f"""@r = Reshape({t[0]},@s) @q = Transpose<perm=[0,1,4,2,5,3]>(@r) @u = Reshape(@q,@z)
+    @ = MaxPool<kernel_shape=[2,2],strides=[2,2]>(@u)"""
+    return [(g.say(text, s=[-1, t[1] // 4, 2, 2, 4, 4], z=[0, -1, 8, 8]), t[1] // 4)]
 
 
 def _gather(g: Growing, t: Tensor) -> list[Tensor]:
@@ -157,6 +199,7 @@ def _unary(g: Growing, t: Tensor) -> list[Tensor]:
 STEPS: tuple[Callable[[Growing, Tensor], list[Tensor]], ...] = (
     *(_conv, _conv, _depthwise, _grouped, _shared, _join, _join, _concat, _split, _slice, _gather, _shuffle),
     *(_gate, _mask, _depth_to_space, _constant, _pad, _last_axis, _through_vector, _unary, _unary),
+    *(_transposed, _normalized, _strided, _resized, _largest, _shuffle_pixels),
 )
 
 

@@ -71,7 +71,8 @@ class Pipeline(ModuleType):
         self._end()
         return Applied(str(output), 1234, "the same bytes as before")
 
-    def explain(self, model: Path) -> Explanation:
+    def explain(self, model: Path, data: str | None) -> Explanation:
+        self.asked = {"model": model, "data": data}
         self._end()
         return Explanation(str(model), (GroupRow("g", 8, ("a",), ("b",), None),), ())
 
@@ -239,7 +240,22 @@ def test_a_terminal_gets_the_page(here: Path, pipeline: Pipeline, monkeypatch: p
 
 
 def test_explain_lists_groups(here: Path, pipeline: Pipeline) -> None:
-    assert run("explain", "model.onnx").stdout == "group.g\t8 a -> b\n"
+    assert run("explain", "model.onnx").stdout == "group.g\t8 a -> b\nchannels\t8\nchannels.free\t8\n"
+
+
+def test_explain_takes_samples(here: Path, pipeline: Pipeline) -> None:
+    assert run("explain", "model.onnx", "--data", "c.npz").exit_code == 0
+    assert pipeline.asked["data"] == "c.npz"
+
+
+def test_explain_answers_one_question_at_a_time(here: Path, pipeline: Pipeline) -> None:
+    done = run("explain", "model.onnx", "--tensor", "x", "--op", "Relu")
+    assert done.exit_code == 2 and "two questions" in done.stderr
+
+
+def test_unknown_operators_are_those_of_a_model(here: Path) -> None:
+    done = run("ops", "--unknown")
+    assert done.exit_code == 2 and "needs a MODEL" in done.stderr
 
 
 @pytest.mark.parametrize("command", [None, *sorted(cli.main.commands)])

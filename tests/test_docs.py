@@ -24,13 +24,15 @@ from edgepress.cli import INTERRUPTED, main
 from edgepress.errors import EdgepressError, Refusal
 from edgepress.model import Model
 from edgepress.ops.couple import RULES
-from edgepress.ops.table import Role
+from edgepress.ops.row import Role
 from edgepress.pipeline.build import marked
 from edgepress.pipeline.context import Context
 from edgepress.plan import FORMAT as PLAN_FORMAT
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quality import Comparison, Limit, judge
-from edgepress.report import result
+from edgepress.report import answers, operators, result
+from edgepress.report.answers import AxisRow, NodeRow, OperatorAnswer, TensorAnswer
+from edgepress.report.operators import OperatorRow, Operators
 from edgepress.report.result import (
     Benchmark,
     BenchModel,
@@ -191,7 +193,7 @@ def documented(command: str) -> dict[str, list[str]]:
     if command == "compress":
         rows = cells(section(README, "compress"))
     else:
-        rows = [row[1:] for row in cells(section(README, "apply, bench, explain")) if row[0] == f"`{command}`"]
+        rows = [row[1:] for row in cells(section(README, "apply, bench, explain, ops")) if row[0] == f"`{command}`"]
     return {", ".join(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row[0])): row for row in rows}
 
 
@@ -306,7 +308,10 @@ STORED = {
     "edgepress-plan/1": PLAN_FORMAT,
     "edgepress-report/1": result.REPORT_FORMAT,
     "edgepress-bench/1": result.BENCH_FORMAT,
-    "edgepress-explain/1": result.EXPLAIN_FORMAT,
+    "edgepress-explain/2": result.EXPLAIN_FORMAT,
+    "edgepress-explain-tensor/1": answers.TENSOR_FORMAT,
+    "edgepress-explain-operator/1": answers.OPERATOR_FORMAT,
+    "edgepress-ops/1": operators.OPERATORS_FORMAT,
 }
 FORMATS = ROOT / "docs/formats.md"
 KINDS = [
@@ -328,6 +333,12 @@ KINDS = [
     (Timing, set()),
     (Explanation, {"format"}),
     (GroupRow, set()),
+    (TensorAnswer, {"format"}),
+    (AxisRow, set()),
+    (OperatorAnswer, {"format"}),
+    (NodeRow, set()),
+    (Operators, {"format"}),
+    (OperatorRow, set()),
     (Recipe, {"format"}),
 ]
 

@@ -229,10 +229,9 @@ def test_a_batch_that_does_not_fit_names_the_node() -> None:
 
 
 def test_the_first_operator_without_kernel_is_named() -> None:
-    with pytest.raises(UnsupportedError, match="TopK"):
-        Executor(
-            build("g (float[4] x) => (float[2] y) { n = Relu (x)  y, i = TopK (n, k)  z = NonZero (y) }", {"k": (1,)})
-        )
+    text = "g (float[2,2] x) => (float[2,2] z) { n = Relu (x)  y = Det (n)  u = Unique (n)  z = Mul (x, y) }"
+    with pytest.raises(UnsupportedError, match="Det 'Det_1'"):
+        Executor(build(text, {}))
 
 
 def test_a_weight_torch_cannot_hold_is_refused() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numeric_tools import matrix_of, relative, run, view_of
+from numeric_tools import relative, run, view_of
 from quantize_tools import kernel, parse
 
-from edgepress.calibrate.linear import Linear, linear
+from edgepress.calibrate.views import Part
 from edgepress.groups import find_groups
 from edgepress.model import Model
 from edgepress.scores.base import consumers
@@ -43,10 +43,14 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def check(model: Model, x: np.ndarray, view: Linear, positions: np.ndarray | None = None) -> None:
-    (y,) = run(model, {"x": x})
-    found = view.rows(x, positions) @ matrix_of(model, view).T
-    wanted = view.targets(y, positions)
+def values_of(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    return {"x": x, "y": run(model, {"x": x})[0]}
+
+
+def check(model: Model, x: np.ndarray, view: Part, positions: np.ndarray | None = None) -> None:
+    values = values_of(model, x)
+    found = view.rows(values, positions) @ view.matrix(model.constants).T
+    wanted = view.targets(values, positions)
     assert found.dtype == wanted.dtype == np.float64
     assert found.shape == wanted.shape
     assert relative(found, wanted) < 1e-5
@@ -60,11 +64,11 @@ def test_convolution(rank: str, spatial: tuple[int, ...], attributes: str, bias:
     view = view_of(model)
     assert (view.outputs, view.columns) == (6, model.constants["w"].size // 6)
     check(model, x, view)
-    (y,) = run(model, {"x": x})
-    every = int(np.prod(y.shape[2:]))
-    assert view.rows(x, None).shape == (3 * every, view.columns + 1)
+    values = values_of(model, x)
+    every = int(np.prod(values["y"].shape[2:]))
+    assert view.rows(values, None).shape == (3 * every, view.columns + 1)
     for seed in range(3):
-        chosen = view.choose(y, max(1, every // 2), np.random.default_rng(seed))
+        chosen = view.choose(values, max(1, every // 2), np.random.default_rng(seed))
         check(model, x, view, chosen)
 
 
@@ -76,7 +80,8 @@ def test_gemm(trans: int, shape: tuple[int, ...] | None) -> None:
     model = parse(f"y = Gemm<transB={trans}>(x, w{'' if shape is None else ', b'})", x="N,5", outputs="float[N,6] y",
                   arrays=arrays)  # fmt: skip
     view = view_of(model)
-    assert (view.outputs, view.columns, view.output_axis, view.input_axis) == (6, 5, 1 - trans, trans)
+    assert (view.outputs, view.columns) == (6, 5)
+    assert view.weights[0].outputs_along(1 - trans) is not None and view.weights[0].columns_along(trans) is not None
     check(model, draw(7, 5), view)
 
 
@@ -87,8 +92,15 @@ def test_matmul_takes_all_leading_axes_as_rows(leading: tuple[int, ...]) -> None
     view = view_of(model)
     x = draw(*leading, 5)
     check(model, x, view)
-    assert view.rows(x, None).shape == (int(np.prod(leading)), 6)
-    assert view.choose(run(model, {"x": x})[0], 1, np.random.default_rng(0)) is None
+    values = values_of(model, x)
+    assert view.rows(values, None).shape == (int(np.prod(leading)), 6)
+    chosen = view.choose(values, 1, np.random.default_rng(0))
+    if len(leading) == 1:
+        assert chosen is None
+    else:
+        assert chosen is not None and len(chosen) == 1
+        assert view.rows(values, chosen).shape == (leading[0], 6)
+        check(model, x, view, chosen)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +116,10 @@ def test_matmul_takes_all_leading_axes_as_rows(leading: tuple[int, ...]) -> None
 def test_matrix_and_back(model: Model) -> None:
     view = view_of(model)
     weight = model.constants["w"]
-    matrix = view.matrix(weight)
+    (source,) = view.weights
+    matrix = source.read(weight)
     assert matrix.shape == (view.outputs, view.columns)
-    back = view.weight_of(matrix, weight)
+    back = source.written(np.zeros_like(weight), matrix)
     assert back.dtype == weight.dtype
     assert back.flags.c_contiguous
     assert np.array_equal(back, weight)
@@ -114,7 +127,7 @@ def test_matrix_and_back(model: Model) -> None:
 
 def test_each_chunk_chooses_its_own_positions_and_small_maps_are_taken_whole() -> None:
     view = view_of(convolution((8, 8), "kernel_shape=[3,3]"))
-    y = np.zeros((2, 6, 6, 6), np.float32)
+    y = {"x": np.zeros((2, 4, 8, 8), np.float32), "y": np.zeros((2, 6, 6, 6), np.float32)}
     first, second = (view.choose(y, 5, np.random.default_rng([0, chunk])) for chunk in (0, 1))
     assert first is not None and second is not None
     assert not np.array_equal(first, second)
@@ -134,46 +147,20 @@ def test_columns_of_a_flattened_channel_are_all_its_pixels() -> None:
     model = parse(FLATTENED, x="N,2,6,4", outputs="float[N,3] y",
                   w1=kernel(5, 2, 3, 3), b1=kernel(5, 1).ravel(), w2=kernel(3, 30), b2=kernel(3, 1)[:, 0])  # fmt: skip
     (group,) = find_groups(model).prunable
-    ((view, blocks),) = consumers(model, group)
+    ((fit, blocks),) = consumers(model, group)
+    (view,) = fit.parts
     assert blocks.tolist() == [[channel * 6 + pixel for pixel in range(6)] for channel in range(5)]
     x = draw(4, 2, 6, 4)
     pooled, flat = run(model, {"x": x}, ["p", "f"])
-    rows = view.rows(flat, None)
+    rows = view.rows({"f": flat}, None)
     for channel in range(5):
         assert np.array_equal(rows[:, blocks[channel]], pooled[:, channel].reshape(4, 6))
 
 
 def test_columns_of_a_convolution_channel_are_its_taps() -> None:
     view = view_of(convolution((7, 7), "kernel_shape=[3,2]"))
-    assert view.columns_of(np.array([0, 2])).tolist() == [list(range(6)), list(range(12, 18))]
+    along = view.weights[0].columns_along(1)
+    assert along is not None and along.tolist() == [channel for channel in range(4) for _ in range(6)]
     x = draw(1, 4, 7, 7)
-    rows = view.rows(x, None)[:, view.columns_of(np.array([2]))[0]]
+    rows = view.rows({"x": x}, None)[:, :-1][:, along == 2]
     assert np.array_equal(rows[0], x[0, 2, :3, :2].ravel())
-
-
-IMAGE = "N,4,6,6"
-ANY = "float[N,C,H,W] y"
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        parse("y = Conv<group=2,kernel_shape=[1,1]>(x, w)", x=IMAGE, outputs=ANY, w=kernel(6, 2, 1, 1)),
-        parse("y = Conv<group=4,kernel_shape=[1,1]>(x, w)", x=IMAGE, outputs=ANY, w=kernel(4, 1, 1, 1)),
-        parse('y = Conv<auto_pad="SAME_UPPER",kernel_shape=[3,3]>(x, w)', x=IMAGE, outputs=ANY, w=kernel(6, 4, 3, 3)),
-        parse("y = Gemm<transA=1>(x, w)", x="5,N", outputs="float[N,6] y", w=kernel(5, 6)),
-        parse("y = Gemm<alpha=2.0>(x, w)", x="N,5", outputs="float[N,6] y", w=kernel(5, 6)),
-        parse("y = Gemm<beta=0.5>(x, w, b)", x="N,5", outputs="float[N,6] y", w=kernel(5, 6), b=BIAS),
-        parse("y = Gemm(x, w, b)", x="N,5", outputs="float[N,6] y", w=kernel(5, 6), b=BIAS[:1]),
-        parse("y = Gemm(x, w, b)", x="N,5", outputs="float[N,6] y", w=kernel(5, 6), b=BIAS[0]),
-        parse("y = Gemm(x, w, b)", x="6,5", outputs="float[6,6] y", w=kernel(5, 6), b=BIAS[:, None]),
-        parse("y = MatMul(x, w)", x="N,3,5", outputs="float[N,3,6] y", w=kernel(1, 5, 6)),
-        parse("y = MatMul(w, x)", x="5,N", outputs="float[6,N] y", w=kernel(6, 5)),
-        parse("y = MatMul(x, x)", x="5,5", outputs="float[5,5] y"),
-        parse("y = Relu(x)", x=IMAGE, outputs=ANY),
-    ],
-    ids=lambda model: model.nodes[0].op,
-)
-def test_what_has_no_linear_view(model: Model) -> None:
-    run(model, {"x": draw(*[size if isinstance(size, int) else 6 for size in model.inputs["x"].shape or ()])})
-    assert linear(model, model.nodes[0]) is None

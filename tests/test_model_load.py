@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from normalize_tools import assert_agree, normal
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from edgepress import storage
 from edgepress.errors import ModelError, OutputError
 from edgepress.model import Model
 from edgepress.runtime import run, session
@@ -273,12 +275,11 @@ def test_a_failing_write_leaves_the_old_file(path: Path, monkeypatch: pytest.Mon
     target = path.with_name("out.onnx")
     target.write_bytes(b"old")
 
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[: len(data) // 2])
+    def full(path: Path, parts: Iterable[bytes]) -> None:
+        path.write_bytes(b"".join(parts)[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(storage, "_fill", full)
     with pytest.raises(OutputError, match="No space left"):
         model.save(target)
     assert target.read_bytes() == b"old"

@@ -12,7 +12,6 @@ import pytest
 from normalize_tools import Feed, assert_agree, clean, normal, ops, step, text
 from onnx import helper
 
-from edgepress import normalize as package
 from edgepress.errors import ModelError, Refusal
 from edgepress.model import Model
 from edgepress.normalize import STEPS, Step, normalize, parity
@@ -108,15 +107,6 @@ def test_a_wrong_step_that_only_one_sample_shows_is_caught() -> None:
 def test_a_model_that_does_not_load_raises() -> None:
     with pytest.raises(ModelError, match="cannot load"):
         normalize(text("g (float[N] x) => (float[N] y) { y = NoSuchOperator(x) }"), [])
-
-
-def test_a_model_over_two_gigabytes_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package, "SIZE_LIMIT", 4)
-    model = text("g (float[N,3] x) => (float[N,3] y) <float[3] w = {1,2,3}> { y = Add(x, w) }")
-    result = normalize(model, [])
-    assert result.model is model
-    assert {record.skipped for record in result.steps if "2 GiB" in record.skipped} != set()
-    assert len(result.steps) == len(STEPS)
 
 
 @pytest.mark.parametrize(

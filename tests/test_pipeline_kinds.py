@@ -96,7 +96,7 @@ def test_it_is_pruned_and_quantized(kind: str, tmp_path: Path) -> None:
 def test_an_unknown_operator_limits_pruning_only(tmp_path: Path) -> None:
     report = compress(request_for(UNKNOWN_OPERATOR, tmp_path))
     reasons = " ".join(str(item) for item in report.refusals)
-    assert "unknown operator CumSum" in reasons and "no kernel in torch" in reasons
+    assert "unknown operator Det" in reasons and "no kernel in torch" in reasons
     assert all(item.macs == report.original.macs for item in report.variants)
     assert {"int8", "fp32, weights stored as int8"} & labels_of(report)
 
@@ -104,7 +104,7 @@ def test_an_unknown_operator_limits_pruning_only(tmp_path: Path) -> None:
 def test_control_flow_is_left_alone(tmp_path: Path) -> None:
     request = request_for(CONTROL_FLOW, tmp_path)
     report = compress(request)
-    assert any("subgraphs" in str(item) for item in report.refusals)
+    assert any("stopped by 'n_s'" in str(item) for item in report.refusals)
     assert "If" in {node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node}
 
 

@@ -12,7 +12,7 @@ from numeric_tools import feed_of, matrix_of, relative, run
 from planted import KINDS, SIZE, Planted, cnn, mlp
 from quantize_tools import CONV, kernel, parse
 
-from edgepress.calibrate.linear import Linear
+from edgepress.calibrate.fits import Fit
 from edgepress.calibrate.run import collect
 from edgepress.groups import Group, find_groups
 from edgepress.model import Model
@@ -35,7 +35,7 @@ class Case:
         return find_groups(self.model).prunable[0]
 
     @property
-    def views(self) -> list[tuple[Linear, np.ndarray]]:
+    def views(self) -> list[tuple[Fit, np.ndarray]]:
         return list(consumers(self.model, self.group))
 
     def statistics(self) -> dict[str, Any]:
@@ -80,13 +80,15 @@ class Oracle:
 
     def __init__(self, case: Case) -> None:
         self.problems = []
-        for view, blocks in case.views:
-            source, target = run(case.model, {"x": case.x}, [view.node.inputs[0], view.node.output])
-            rows, targets = view.rows(source, None), view.targets(target, None)
+        for fit, blocks in case.views:
+            (view,) = fit.parts
+            names = list(view.geometry.tensors)
+            values = dict(zip(names, run(case.model, {"x": case.x}, names), strict=True))
+            rows, targets = view.rows(values, None), view.targets(values, None)
             given = matrix_of(case.model, view)
             pull = np.full(view.columns + 1, redundancy.RIDGE * (rows[:, :-1] ** 2).mean())
             pull[-1] = 1e-9
-            if view.bias is None:
+            if not view.bias:
                 rows, given, pull = rows[:, :-1], given[:, :-1], pull[:-1]
             self.problems.append((rows, targets, given, pull, blocks, targets.var(0).sum()))
 
@@ -109,8 +111,7 @@ class Oracle:
 
 
 def parts(case: Case) -> list[redundancy._Part]:
-    seen = case.statistics()
-    return [redundancy._Part.of(view, blocks, seen[view.node.name], case.model) for view, blocks in case.views]
+    return redundancy._parts(case.model, case.group, case.statistics())
 
 
 @pytest.mark.parametrize("name", CASES)

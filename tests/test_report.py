@@ -481,9 +481,9 @@ def test_the_benchmark_page() -> None:
 
 def test_the_explanation_page() -> None:
     text = screen(lambda console: explanation.render(explained(), console))
-    assert text.startswith("m.onnx: 1 of 2 channel groups can be cut, 16 channels.\n")
+    assert text.startswith("m.onnx: 1 of 2 channel groups can be cut, 16 of 26 channels.\n")
     assert re.search(r"conv1 +16 +conv2 \+1", text) and "must stay  fc: is the output" in text
-    assert "refused    Einsum_3: unknown operator (rewrite it)" in text
+    assert "wall       Einsum_3: unknown operator (rewrite it)" in text
     assert dict(explanation.pairs(explained()))["group.fc.refusal"] == "is the output"
 
 

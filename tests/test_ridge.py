@@ -61,23 +61,35 @@ def test_ridge_is_least_squares_with_extra_rows_that_ask_for_the_given_weights(s
 
 def test_without_a_bias_column() -> None:
     x, y, given_ = problem(60)
-    found = refit(split_of(x, y), given_, np.arange(6), with_bias=False)
-    assert found.matrix.shape == (3, 6)
-    assert not found.matrix[:, -1].any()
+    found = refit(split_of(x, y), given_, np.arange(5), biases=0)
+    assert found.matrix.shape == (3, 5)
     pull = np.sqrt(60 * FIXED * (x**2).mean()) * np.eye(5)
     oracle = np.linalg.lstsq(np.concatenate([x, pull]), np.concatenate([y, (given_[:, :5] @ pull).T]), rcond=None)[0].T
-    assert relative(found.matrix[:, :-1], oracle) < 1e-8
+    assert relative(found.matrix, oracle) < 1e-8
 
 
-@pytest.mark.parametrize("with_bias", [True, False])
-def test_nothing_held_out_takes_the_fixed_ridge(with_bias: bool) -> None:
+def test_several_biases_are_all_free() -> None:
+    """Two sets of rows, each with an intercept of its own: both come out right under a strong ridge."""
+    x, _, given_ = problem(60)
+    side = np.arange(60) < 25
+    rows = np.column_stack([x, side, ~side]).astype(float)
+    offset = np.where(side[:, None], [1.0, 2.0, 3.0], [-4.0, 0.0, 7.0])
+    wanted = x @ given_[:, :5].T + offset
+    start = np.column_stack([given_[:, :5], np.zeros((3, 2))])
+    found = solve(Gram.of(rows, wanted), start, 10.0, biases=2)
+    assert np.allclose(found[:, 5:].T, [[1, 2, 3], [-4, 0, 7]], atol=1e-5)
+
+
+@pytest.mark.parametrize("biases", [0, 1])
+def test_nothing_held_out_takes_the_fixed_ridge(biases: int) -> None:
     x, y, given_ = problem(60)
     split = split_of(x, y)
-    found = refit(split, given_, np.arange(6), with_bias=with_bias)
+    columns = np.arange(5 + biases)
+    found = refit(split, given_, columns, biases=biases)
     assert found.ridge == FIXED
     other = SplitGram(None, split.fit)
-    assert refit(other, given_, np.arange(6), with_bias=with_bias).ridge == FIXED
-    if with_bias:
+    assert refit(other, given_, columns, biases=biases).ridge == FIXED
+    if biases:
         assert np.array_equal(found.matrix, solve(split.whole, given_, FIXED))
 
 

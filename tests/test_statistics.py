@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numeric_tools import chunks, feed_of, run, split_of, view_of
+from numeric_tools import chunks, feed_of, parts_of, run, split_of, view_of
 from quantize_tools import CONV, kernel, parse
 from threadpoolctl import threadpool_info
 
 from edgepress.calibrate import open_feed
-from edgepress.calibrate.linear import linear
 from edgepress.calibrate.run import collect, outputs
 from edgepress.calibrate.statistics import HELD_OUT, Gram, Moments, Probe, SplitGram, gram_probe
 from edgepress.model import Model
@@ -154,8 +153,9 @@ def pictures(count: int) -> np.ndarray:
 
 
 def probes(model: Model, positions: int = 9) -> list[Probe]:
-    views = [view for node in model.nodes if (view := linear(model, node)) is not None]
-    return [gram_probe(view, view.node.name, positions=positions, seed=3) for view in views]
+    positions_of = [position for position, node in enumerate(model.nodes) if node.op == "Conv"]
+    views = [part for position in positions_of for part in parts_of(model, position)]
+    return [gram_probe(view, positions=positions, seed=3) for view in views]
 
 
 def bits(found: Mapping[str, SplitGram]) -> list[bytes]:
@@ -179,7 +179,8 @@ def test_collect_observes_what_the_model_computes() -> None:
     for position, (source, made) in {0: ("x", "a"), 2: ("r", "c")}.items():
         view = view_of(model, position)
         values = dict(zip(("a", "r", "c"), run(model, {"x": x}, ["a", "r", "c"]), strict=True)) | {"x": x}
-        whole = Gram.of(view.rows(values[source], None), view.targets(values[made], None))
+        assert view.geometry.tensors == (source, made)
+        whole = Gram.of(view.rows(values, None), view.targets(values, None))
         split = found[view.node.name]
         assert same(split.whole, whole)
         assert split.held.rows == 64 * 5  # chunk 3 of 0..4, five samples of 64 pixels

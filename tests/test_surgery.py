@@ -18,6 +18,7 @@ from edgepress.errors import InvariantError, ModelError
 from edgepress.groups import Grouping, find_groups
 from edgepress.model import Model
 from edgepress.normalize import normalize
+from edgepress.ops.couple import movement
 from edgepress.surgery import mend
 from edgepress.surgery.cut import Cutting, cut, silence, surgery_refusal
 from edgepress.surgery.oracle import TOLERANCE, check_cut
@@ -153,10 +154,25 @@ def caught(name: str, seeds: int = 6) -> bool:
 
 
 MUTANTS = {
-    "Add does not tie": ("edgepress.ops.couple._join", lambda board, left, right: left, "residual"),
-    "constants do not go along": ("edgepress.ops.couple._carry", lambda board, node, slot, result: None, "mlp"),
+    "Add does not tie": ("edgepress.ops.couple.elementwise._join", lambda board, op, left, right: left, "residual"),
+    "constants do not go along": (
+        "edgepress.ops.couple.elementwise._carry",
+        lambda board, node, slot, result: None,
+        "mlp",
+    ),
     "no box rule": ("edgepress.groups.trace._box", lambda board: None, "channel_shuffle"),
     "shared weights are not tied": ("edgepress.groups.trace._tie_shared", lambda board, model: None, "shared_weights"),
+    "steps do not tie": ("edgepress.ops.couple.movement._slice", movement._run, "strided_slice"),
+    "blocks are not tied": (
+        "edgepress.ops.couple.contract._blocks",
+        lambda board, node, width: board.channels(node.inputs[0], 1).reshape(-1, width),
+        "transposed_blocks",
+    ),
+    "states are not tied": (
+        "edgepress.ops.couple.recurrent._start",
+        lambda board, node, slot, hidden: None,
+        "encoder_decoder",
+    ),
     "nothing is mended": ("edgepress.surgery.cut.mend", lambda graph, model, left: None, "gather"),
 }
 
@@ -177,11 +193,23 @@ def test_mutants_are_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> Non
         ("Reshape", "image_from_vector"),
         ("Slice", "slices"),
         ("Expand", "expand_tile"),
+        ("Conv", "resnext"),
+        ("ConvTranspose", "transposed_blocks"),
+        ("GroupNormalization", "group_normalized"),
+        ("Reshape", "group_normalized_exported"),
+        ("Resize", "upsampled"),
+        ("Slice", "flipped"),
+        ("Slice", "old_parameters"),
+        ("Split", "old_parameters"),
+        ("Expand", "expanded_mask"),
+        ("LSTM", "lstm"),
+        ("GRU", "gru"),
+        ("RNN", "encoder_decoder"),
     ],
 )
 def test_every_mend_is_needed(operator: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rest = {op: mender for op, mender in mend._MENDERS.items() if op != operator}
-    monkeypatch.setattr(mend, "_MENDERS", rest)
+    rest = {op: mender for op, mender in mend.MENDERS.items() if op != operator}
+    monkeypatch.setattr(mend, "MENDERS", rest)
     assert caught(name)
 
 
@@ -294,8 +322,11 @@ def test_impossible_removals(removed: dict[str, list[int]], message: str) -> Non
 def with_branch() -> onnx.ModelProto:
     branch = onnx.parser.parse_graph("b () => (float[1] o) { o = Constant<value = float[1] {1.0}>() }")
     proto = TOYS["mlp"].proto()
-    proto.graph.node.append(helper.make_node("If", ["c"], ["o"], "n_if", then_branch=branch, else_branch=branch))
-    proto.graph.input.append(helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, []))
+    proto.graph.node.append(
+        helper.make_node("If", ["which"], ["chosen"], "n_if", then_branch=branch, else_branch=branch)
+    )
+    proto.graph.output.append(helper.make_tensor_value_info("chosen", onnx.TensorProto.FLOAT, [1]))
+    proto.graph.input.append(helper.make_tensor_value_info("which", onnx.TensorProto.BOOL, []))
     return proto
 
 
@@ -322,7 +353,6 @@ def with_sparse() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (with_branch, "control flow"),
         (with_int4, "int4 weights"),
         (with_sequence, "only tensors"),
         (with_sparse, "sparse"),
@@ -341,6 +371,16 @@ def test_graphs_that_cannot_be_edited(build: object, reason: str) -> None:
 
 def test_plain_graphs_can_be_edited() -> None:
     assert surgery_refusal(TOYS["residual"].build()) is None
+
+
+def test_graphs_with_branches_can_be_edited() -> None:
+    model = Model.of(with_branch())
+    assert surgery_refusal(model) is None
+    grouping = find_groups(model)
+    removed = draw(grouping, 1)
+    assert removed
+    inputs = [{**feed(TOYS["mlp"].build(), 2, 0), "which": np.array(True)}]
+    assert check_cut(model, grouping, removed, cut(model, grouping, removed), inputs) <= TOLERANCE
 
 
 # --- real models ------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Rewrite the generated blocks of the documentation: `python -m tools.readme`.
 
-A block stands between ``<!-- name -->`` and ``<!-- /name -->``: ``zoo`` in README.md is benchmarks/results/zoo.md as it
-is, ``ops`` in docs/operators.md is the operator table. A test compares what is there with what this would write.
+A block stands between ``<!-- name -->`` and ``<!-- /name -->``. In README.md: ``zoo`` is benchmarks/results/zoo.md as
+it is, ``kinds`` the operator table by kind. In docs/operators.md: ``rules`` is what every rule does, ``ops`` the table
+by operator. A test compares what is there with what this would write.
 """
 
 from __future__ import annotations
@@ -10,10 +11,35 @@ import re
 import sys
 from pathlib import Path
 
-from edgepress.ops.table import ROWS, Op
+from edgepress.ops.couple import words
+from edgepress.ops.rows import ROWS
+from edgepress.pipeline.listing import described
+from edgepress.report.operators import OperatorRow
 
 ROOT = Path(__file__).parents[1]
 ZOO = Path("benchmarks/results/zoo.md")
+KINDS = (
+    ("make new channels", "shrink on either side", ("conv", "conv_transpose", "gemm", "matmul", "einsum")),
+    ("recurrent", "hidden units go with all their gates", ("recurrent",)),
+    (
+        "attention",
+        "heads go as a whole",
+        ("attention", "multi_head_attention", "group_query_attention", "rotary_embedding"),
+    ),
+    ("normalization", "channels go along, those of a group together", ("normalization", "group_normalization")),
+    (
+        "layer normalization",
+        "stops the channels it normalizes over",
+        ("layer_normalization", "skip_layer_normalization"),
+    ),
+    ("value by value", "channels pass; what is joined goes together", ("elementwise",)),
+    ("pooling, resizing", "channels pass", ("pooling", "resampling")),
+    ("data movement", "channels move along", ("movement", "gather", "shape")),
+    ("reductions and the like", "a wall along channels, nothing to it along other axes", ("reduction", "mixing")),
+    ("neither of these", "channels stop, if any enter", ("wall",)),
+)
+"""Heading, what happens to channels, rules: the lines of the short table."""
+
 NO_ZOO = "There are no results in this checkout yet.\n"
 
 
@@ -28,8 +54,17 @@ def main() -> int:
 
 def pages(root: Path) -> dict[Path, str]:
     """Every page with a generated block, as it should be."""
-    blocks = ((root / "README.md", "zoo", zoo(root)), (root / "docs/operators.md", "ops", operators()))
-    return {path: filled(path.read_text(encoding="utf-8"), name, body) for path, name, body in blocks}
+    found = {}
+    blocks = (
+        ("README.md", {"zoo": zoo(root), "kinds": kinds()}),
+        ("docs/operators.md", {"rules": rules(), "ops": operators()}),
+    )
+    for name, bodies in blocks:
+        text = (root / name).read_text(encoding="utf-8")
+        for block, body in bodies.items():
+            text = filled(text, block, body)
+        found[root / name] = text
+    return found
 
 
 def filled(text: str, name: str, body: str) -> str:
@@ -51,16 +86,43 @@ def zoo(root: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else NO_ZOO
 
 
+def table() -> list[OperatorRow]:
+    """Our rows, by name; rows of other packages are not documented here."""
+    return sorted(map(described, ROWS), key=lambda row: (row.operator.lower(), row.domain, row.since))
+
+
+def kinds() -> str:
+    """The operator table as Markdown, a line for every kind."""
+    named: dict[str, list[str]] = {}
+    for row in table():
+        held = named.setdefault(row.channels, [])
+        if row.operator not in held:  # several versions, or the same in another domain
+            held.append(row.operator)
+    left = [(rule, "", (rule,)) for rule in sorted(named.keys() - {rule for *_, rules in KINDS for rule in rules})]
+    lines = [
+        f"| {heading} | {', '.join(sorted(operators, key=str.lower))} | {what} |"
+        for heading, what, rules in (*KINDS, *left)
+        if (operators := [operator for rule in rules for operator in named.get(rule, [])])
+    ]
+    return "\n".join(["| kind | operators | channels |", "|---|---|---|", *lines]) + "\n"
+
+
+def rules() -> str:
+    """What every rule does, as Markdown, the commonest first."""
+    rows = table()
+    used = sorted(words.SENTENCES, key=lambda rule: -sum(row.channels == rule for row in rows))
+    lines = [f"| `{rule}` | {words.SENTENCES[rule]} |" for rule in used]
+    return "\n".join(["| rule | what happens to channels |", "|---|---|", *lines, f"| `wall` | {words.WALL} |"]) + "\n"
+
+
 def operators() -> str:
     """The operator table as Markdown, by name."""
-    rows = sorted(ROWS, key=lambda row: row.name)
-    return (
-        "\n".join(["| operator | since | channels | in an int8 graph |", "|---|---|---|---|", *map(_row, rows)]) + "\n"
-    )
+    head = ["| operator | versions | channels | torch | in an int8 graph |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *map(_row, table())]) + "\n"
 
 
-def _row(row: Op) -> str:
-    return f"| {row.name} | {row.since} | {row.couple or 'wall'} | {row.role.value} |"
+def _row(row: OperatorRow) -> str:
+    return f"| {row.name} | {row.versions} | {row.channels} | {row.torch} | {row.role} |"
 
 
 if __name__ == "__main__":

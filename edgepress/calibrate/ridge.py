@@ -25,46 +25,56 @@ FIXED = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """A refitted matrix [outputs, columns] (bias last) and the lambda it was fitted with."""
+    """A refitted matrix [outputs, columns] (biases last) and the lambda it was fitted with."""
 
     matrix: np.ndarray
     ridge: float
 
 
-def refit(split: SplitGram, given: np.ndarray, columns: np.ndarray, *, with_bias: bool = True) -> Refit:
-    """Refit the given matrix [outputs, all columns + bias] on some ``columns`` (the bias column last)."""
-    if not with_bias:
-        columns = columns[:-1]
+def refit(split: SplitGram, given: np.ndarray, columns: np.ndarray, *, biases: int = 1) -> Refit:
+    """Refit a matrix on some of its columns.
+
+    Args:
+        split: moments over all columns.
+        given: the matrix, [outputs, all columns].
+        columns: the columns that may be used; those of biases last.
+        biases: how many of these are biases: nothing pulls them.
+    """
     start = given[:, columns]
-    ridge = _choose(split, start, columns, with_bias)
-    matrix = solve(split.whole.select(columns), start, ridge, with_bias=with_bias)
-    return Refit(matrix if with_bias else np.column_stack([matrix, np.zeros(len(matrix))]), ridge)
+    ridge = _choose(split, start, columns, biases)
+    return Refit(solve(split.whole.select(columns), start, ridge, biases=biases), ridge)
 
 
-def solve(gram: Gram, given: np.ndarray, ridge: float, *, with_bias: bool = True) -> np.ndarray:
+def solve(gram: Gram, given: np.ndarray, ridge: float, *, biases: int = 1) -> np.ndarray:
     """The ridge solution for one lambda; ``given`` is [outputs, columns of the Gram]."""
     inner = gram.inner / gram.rows
-    diagonal = np.diag(inner)
-    mean = float(diagonal[:-1].mean()) if with_bias and len(diagonal) > 1 else float(diagonal.mean())
-    pull = np.full(len(inner), max(ridge * mean, 1e-30))
-    if with_bias:
-        pull[-1] = 1e-9
+    pull = pulls(inner, ridge, biases)
     right = gram.cross / gram.rows + given * pull
     return np.asarray(np.linalg.solve(inner + np.diag(pull), right.T).T)
 
 
-def _choose(split: SplitGram, given: np.ndarray, columns: np.ndarray, with_bias: bool) -> float:
+def pulls(inner: np.ndarray, ridge: float, biases: int) -> np.ndarray:
+    """How strongly each column is held at the given weights: float64 [columns], for a Gram of means."""
+    diagonal = np.diag(inner)
+    weights = len(diagonal) - biases
+    mean = float((diagonal[:weights] if weights else diagonal).mean())
+    pull = np.full(len(inner), max(ridge * mean, 1e-30))
+    pull[weights:] = 1e-9
+    return pull
+
+
+def _choose(split: SplitGram, given: np.ndarray, columns: np.ndarray, biases: int) -> float:
     if split.fit is None or split.held is None:
         return FIXED
     fit, held = split.fit.select(columns), split.held.select(columns)
     candidates = [value for value in GRID if value >= 1e-4 or fit.rows > 4 * len(columns)]
-    errors = [_held_error(fit, held, given, ridge, with_bias) for ridge in candidates]
+    errors = [_held_error(fit, held, given, ridge, biases) for ridge in candidates]
     return candidates[int(np.argmin(errors))]
 
 
-def _held_error(fit: Gram, held: Gram, given: np.ndarray, ridge: float, with_bias: bool) -> float:
+def _held_error(fit: Gram, held: Gram, given: np.ndarray, ridge: float, biases: int) -> float:
     try:
-        error = held.error(solve(fit, given, ridge, with_bias=with_bias))
+        error = held.error(solve(fit, given, ridge, biases=biases))
     except np.linalg.LinAlgError:  # singular at this lambda: a stronger one will do
         return np.inf
     return error if np.isfinite(error) else np.inf

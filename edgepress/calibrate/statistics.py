@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from edgepress.calibrate.linear import Linear
+from edgepress.calibrate.views import Part
 
 S = TypeVar("S", bound="Statistic")
 
@@ -46,7 +46,7 @@ class Gram:
 
     Attributes:
         inner: sum of [X,1]^T [X,1], float64 [columns + 1, columns + 1].
-        cross: sum of Y^T [X,1], float64 [outputs, columns + 1].
+        cross: sum of Y^T [X,1], float64 [outputs, columns + 1] (the last column holds the sums of Y).
         energy: sum of Y^2, float64 [outputs].
         rows: number of rows.
     """
@@ -72,6 +72,15 @@ class Gram:
         cross = self.cross[:, columns]
         chosen = slice(None) if outputs is None else outputs
         return Gram(self.inner[np.ix_(columns, columns)], cross[chosen], self.energy[chosen], self.rows)
+
+    def placed(self, columns: np.ndarray, width: int) -> Gram:
+        """Moments of rows that have these columns among ``width`` ones, the others being zero."""
+        if len(columns) == width and np.array_equal(columns, np.arange(width)):
+            return self
+        inner, cross = np.zeros((width, width)), np.zeros((len(self.cross), width))
+        inner[np.ix_(columns, columns)] = self.inner
+        cross[:, columns] = self.cross
+        return Gram(inner, cross, self.energy, self.rows)
 
     def error(self, matrix: np.ndarray) -> float:
         """Mean over rows of ||Y - [X,1] M^T||^2, summed over outputs."""
@@ -114,20 +123,17 @@ class Moments:
         return np.asarray(np.sqrt(np.maximum(self.square / self.count - self.mean**2, 0.0)))
 
 
-def gram_probe(view: Linear, name: str, *, positions: int, seed: int) -> Probe:
-    """Observe a linear operator: ``positions`` output positions per sample, drawn anew for each chunk.
+def gram_probe(part: Part, *, positions: int, seed: int) -> Probe:
+    """Observe a linear operator under its name: ``positions`` positions per sample, drawn anew for each chunk.
 
     The rows of one chunk in ``HELD_OUT`` are kept apart, for choosing the ridge.
     """
-    source, output = view.node.inputs[0], view.node.output
 
     def observe(values: Mapping[str, np.ndarray], chunk: int) -> SplitGram:
-        generator = np.random.default_rng([seed, chunk])
-        chosen = view.choose(values[output], positions, generator)
-        gram = Gram.of(view.rows(values[source], chosen), view.targets(values[output], chosen))
-        return SplitGram.of(gram, chunk)
+        chosen = part.choose(values, positions, np.random.default_rng([seed, chunk]))
+        return SplitGram.of(Gram.of(part.rows(values, chosen), part.targets(values, chosen)), chunk)
 
-    return Probe(name, (source, output), observe)
+    return Probe(part.name, part.geometry.tensors, observe)
 
 
 HELD_OUT = 4

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from edgepress.executor.gradients import Gradients, differentiable, gradients, per_sample_gradients, require_parity
 from edgepress.executor.run import Executor, single_threaded, write_back
+from edgepress.executor.trainable import trainable
 
-__all__ = ["Executor", "single_threaded", "write_back"]
+__all__ = [
+    "Executor",
+    "Gradients",
+    "differentiable",
+    "gradients",
+    "per_sample_gradients",
+    "require_parity",
+    "single_threaded",
+    "trainable",
+    "write_back",
+]

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from edgepress import runtime
+from edgepress.executor.values import Value
 from edgepress.model import Model
 
-Walk = Callable[[], Iterator[tuple[str, torch.Tensor]]]
+Walk = Callable[[], Iterator[tuple[str, Value]]]
 
 SLICE_BYTES = 256 * 2**20
 """Most bytes of tensors that one onnxruntime run hands over."""
@@ -31,12 +32,12 @@ def first_difference(model: Model, inputs: Mapping[str, np.ndarray], walk: Walk,
         tolerance: largest relative difference allowed.
     """
     with torch.inference_mode():
-        sizes = [(name, tensor.nbytes) for name, tensor in walk() if name and _comparable(model, name, tensor)]
+        sizes = [(name, value.nbytes) for name, value in walk() if _comparable(model, name, value)]
         for names in _slices(sizes):
             opened = runtime.session(model.exposing(names), optimize=False)
             expected = runtime.run(opened, inputs, names)
-            for name, tensor in walk():
-                if name in expected and not relative_difference(tensor.numpy(), expected.pop(name)) <= tolerance:
+            for name, value in walk():
+                if name in expected and not relative_difference(_array(value), expected.pop(name)) <= tolerance:
                     return name
     return None
 
@@ -52,10 +53,17 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(difference.max(initial=0.0) / max(1e-6, np.abs(b[finite]).max(initial=0.0)))
 
 
-def _comparable(model: Model, name: str, tensor: torch.Tensor) -> bool:
+def _comparable(model: Model, name: str, value: Value) -> bool:
     """Float, and of a type that can be declared as an output (float32 unless the file states another)."""
-    stated = model.types.get(name)
-    return tensor.is_floating_point() and (tensor.dtype == torch.float32 or stated is not None)
+    dtype = _array(value).dtype
+    return bool(np.issubdtype(dtype, np.floating)) and (dtype != np.float16 or name in model.types)
+
+
+def _array(value: Value) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
 def _slices(sizes: Iterable[tuple[str, int]]) -> list[list[str]]:

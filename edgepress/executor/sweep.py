@@ -1,10 +1,10 @@
-"""Run the original and a changed network side by side, layer by layer, on a bounded set of samples.
+"""Run the original and a changed network side by side, node by node, on a bounded set of samples.
 
-At every Conv, Gemm or MatMul of the changed network a visitor sees what it really gets as input (all layers before it
-are changed already) and what the original made of the same samples; it may return new parameters, and the sweep goes
-on with them. Where the output meets another branch in an Add that both networks have computed already, the target is
-corrected by what the other branch got wrong (``y + other_original - other_changed``), so that errors of a residual
-stream do not add up.
+At every node a visitor sees what the changed network really gets as input (all nodes before it are changed already) and
+what the original made of the same samples; it may return new values of initializers, and the sweep goes on with them.
+Where the output meets another branch in an Add that both networks have computed already, the visitor is told so: a
+target corrected by what the other branch got wrong (``y + other_original - other_changed``) keeps errors of a residual
+stream from adding up.
 
 Redistribution (``surgery.fold``) and mean/std matching (``quantize.repair``) are two visitors.
 Guarantee: bit-identical for any number of workers (chunks are independent, merged in order).
@@ -12,38 +12,56 @@ Guarantee: bit-identical for any number of workers (chunks are independent, merg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from edgepress.executor.run import Executor, single_threaded
 from edgepress.model import Model, Node
-from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.parallel import ordered_map
 
-Values = dict[str, torch.Tensor]
-Kept = Mapping[str, tuple[np.ndarray | None, ...]]
+T = TypeVar("T")
+Values = dict[str, Any]
 
 BUDGET = 256 * 2**20
 """Bytes of live activations, both networks together, that a sweep may hold."""
 
 
 @dataclass(frozen=True, slots=True)
+class Scene:
+    """One chunk at the moment a node is visited.
+
+    Attributes:
+        number: of the chunk.
+        original: live activations of the original network, the node's outputs among them.
+        changed: live activations of the changed network, the node's inputs among them but not yet its outputs.
+        other: the activation that the node's output is added to, if both networks have computed it already.
+    """
+
+    number: int
+    original: Mapping[str, np.ndarray]
+    changed: Mapping[str, np.ndarray]
+    other: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
-    """What a visitor sees of one weighted node.
+    """What a visitor sees of one node.
 
     Attributes:
         node: the node of the changed network.
-        fold: ``fold(f)`` calls ``f(chunk number, inputs, targets)`` for every chunk and yields the results in order;
-            inputs and targets are numpy arrays, targets restricted to the output channels the changed network kept.
-        parameters: current parameters of the changed network.
+        stale: whether an activation it reads differs from the original's.
+        parameters: current initializers of the changed network.
+        each: ``each(f)`` calls ``f(scene)`` for every chunk and returns the results in order.
     """
 
     node: Node
-    fold: Callable[[Callable[[int, np.ndarray, np.ndarray], object]], Sequence[object]]
+    stale: bool
     parameters: Mapping[str, np.ndarray]
+    each: Callable[[Callable[[Scene], Any]], list[Any]]
 
 
 Visitor = Callable[[Visit], Mapping[str, np.ndarray]]
@@ -59,29 +77,41 @@ def affordable(model: Model, samples: int) -> int:
 def sweep(
     original: Model,
     changed: Model,
-    kept: Kept,
     chunks: Sequence[Mapping[str, np.ndarray]],
     visit: Visitor,
     *,
     workers: int,
-    everywhere: bool = False,
 ) -> Model:
-    """Visit the weighted nodes of ``changed`` in order and return it with the parameters the visitor gave.
+    """Visit the nodes of ``changed`` in order and return it with the initializers the visitor gave.
 
     Args:
         original: the reference network.
         changed: the same nodes by name, with other weights, possibly narrower.
-        kept: per initializer of ``original`` and axis, the positions that ``changed`` kept.
         chunks: inputs, ready to run.
-        visit: called for nodes whose inputs differ from the original's (for all nodes if ``everywhere``).
+        visit: called for every node.
         workers: threads.
-        everywhere: visit every weighted node.
     """
-    state = _Sweep(Executor(original), Executor(changed), kept, [_Pair(part) for part in chunks], workers)
+    state = _Sweep(Executor(original), Executor(changed), [_Pair(part) for part in chunks], workers)
     with single_threaded():
         for position, node in enumerate(state.original.nodes):
-            state.step(position, node, visit, everywhere)
+            state.step(position, node, visit)
     return changed.with_constants(state.given)
+
+
+class _Arrays(Mapping[str, np.ndarray]):
+    """Tensors by name, seen as numpy arrays."""
+
+    def __init__(self, tensors: Mapping[str, Any]) -> None:
+        self.tensors = tensors
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.asarray(self.tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
 
 
 class _Pair:
@@ -98,8 +128,8 @@ class _Pair:
 class _Sweep:
     """State of one sweep (private)."""
 
-    def __init__(self, original: Executor, changed: Executor, kept: Kept, pairs: list[_Pair], workers: int) -> None:
-        self.original, self.changed, self.kept, self.pairs, self.workers = original, changed, kept, pairs, workers
+    def __init__(self, original: Executor, changed: Executor, pairs: list[_Pair], workers: int) -> None:
+        self.original, self.changed, self.pairs, self.workers = original, changed, pairs, workers
         self.given: dict[str, np.ndarray] = {}
         self.differs: set[str] = {name for name in original.parameters if self._parameter_differs(name)}
         self.others = _other_branches(original.model)
@@ -109,14 +139,12 @@ class _Sweep:
         mine = self.original.parameters[name]
         return twin is None or twin.shape != mine.shape or not torch.equal(twin, mine)
 
-    def step(self, position: int, node: Node, visit: Visitor, everywhere: bool) -> None:
+    def step(self, position: int, node: Node, visit: Visitor) -> None:
         """Compute one node in both networks, visiting it in between."""
         twin = self.changed.model.node(node.name)
-        weighted = node.op in WEIGHTED and node.inputs[1] in self.original.parameters
         self._each(lambda pair: _compute(self.original, node, pair.original))
-        stale = node.inputs[0] in self.differs
-        if weighted and (stale or everywhere):
-            self._accept(twin, visit(Visit(twin, self._folder(node, twin), self._numpy_parameters(twin))))
+        stale = any(name in self.differs for name in node.inputs if name not in self.original.parameters)
+        self._accept(visit(Visit(twin, stale, _Arrays(self.changed.parameters), self._looker(node))))
         self._each(lambda pair: _compute(self.changed, twin, pair.changed))
         if any(name in self.differs for name in node.inputs):
             self.differs.update(node.outputs)
@@ -126,41 +154,30 @@ class _Sweep:
         for _ in ordered_map(function, self.pairs, workers=self.workers):
             pass
 
-    def _accept(self, node: Node, arrays: Mapping[str, np.ndarray]) -> None:
+    def _accept(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():
             self.given[name] = array
             self.changed.parameters[name] = torch.from_numpy(np.array(array))
             self.differs.add(name)
 
-    def _numpy_parameters(self, node: Node) -> dict[str, np.ndarray]:
-        known = self.changed.parameters
-        return {name: known[name].numpy() for name in node.inputs[1:] if name in known}
-
-    def _folder(
-        self, node: Node, twin: Node
-    ) -> Callable[[Callable[[int, np.ndarray, np.ndarray], object]], Sequence[object]]:
-        axis = 1 if node.op == "Conv" else -1
-        rows = _kept_rows(self.kept, node)
-
-        def fold(function: Callable[[int, np.ndarray, np.ndarray], object]) -> Sequence[object]:
-            def one(numbered: tuple[int, _Pair]) -> object:
+    def _looker(self, node: Node) -> Callable[[Callable[[Scene], T]], list[T]]:
+        def look(function: Callable[[Scene], T]) -> list[T]:
+            def one(numbered: tuple[int, _Pair]) -> T:
                 number, pair = numbered
-                target = _rows(pair.original[node.output], rows, axis) + self._correction(node, pair, rows, axis)
-                return function(number, pair.changed[twin.inputs[0]].numpy(), target.numpy())
+                other = self._other(node, pair)
+                return function(Scene(number, _Arrays(pair.original), _Arrays(pair.changed), other))
 
             return list(ordered_map(one, enumerate(self.pairs), workers=self.workers))
 
-        return fold
+        return look
 
-    def _correction(self, node: Node, pair: _Pair, rows: torch.Tensor | None, axis: int) -> torch.Tensor | float:
-        """What the other branch of the Add behind this node got wrong so far; 0 when it is not known yet."""
+    def _other(self, node: Node, pair: _Pair) -> str | None:
+        """The other branch of the Add behind this node; None while it is not known, or broadcast."""
         other = self.others.get(node.output)
         if other is None or other not in pair.original or other not in pair.changed:
-            return 0.0
-        if pair.original[other].shape != pair.original[node.output].shape:  # broadcast: one value stands for many
-            return 0.0
-        mine, now = _rows(pair.original[other], rows, axis), pair.changed[other]
-        return mine - now if mine.shape == now.shape else 0.0
+            return None
+        # a broadcast one: one value stands for many
+        return other if pair.original[other].shape == pair.original[node.output].shape else None
 
 
 def _compute(executor: Executor, node: Node, values: Values) -> None:
@@ -174,24 +191,20 @@ def _release(pair: _Pair, names: Sequence[str]) -> None:
         pair.changed.pop(name, None)
 
 
-def _rows(tensor: torch.Tensor, rows: torch.Tensor | None, axis: int) -> torch.Tensor:
-    return tensor if rows is None else tensor.index_select(axis, rows)
-
-
-def _kept_rows(kept: Kept, node: Node) -> torch.Tensor | None:
-    """Output channels of a weighted node that the changed network kept; None means all."""
-    axes = kept.get(node.inputs[1])
-    if axes is None:
-        return None
-    rows = axes[output_axis(node.op, node.attributes)]
-    return None if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
-
-
 def _other_branches(model: Model) -> dict[str, str]:
-    """For every tensor that goes into one Add and nowhere else: the tensor it is added to."""
-    adds = [node for node in model.nodes if node.op == "Add" and not model.constants.keys() & set(node.inputs)]
-    pairs = [pair for node in adds for pair in (node.inputs, node.inputs[::-1])]
-    return {mine: other for mine, other in pairs if len(model.consumers(mine)) == 1 and mine not in model.outputs}
+    """For every tensor that goes into one Add and nowhere else: the activation it is added to.
+
+    An Add of a constant on the way (a bias) is passed over.
+    """
+    found: dict[str, str] = {}
+    for node in reversed(model.nodes):
+        if node.op == "Add" and not node.domain and len(set(node.inputs)) == 2:
+            constant = [name in model.constants for name in node.inputs]
+            for mine, other, fixed in zip(node.inputs, node.inputs[::-1], constant[::-1], strict=True):
+                behind = found.get(node.output) if fixed else other
+                if behind is not None and len(model.consumers(mine)) == 1 and mine not in model.outputs:
+                    found[mine] = behind
+    return {mine: other for mine, other in found.items() if mine not in model.constants}
 
 
 def _live_bytes(executor: Executor) -> int:

@@ -3,8 +3,8 @@
 Abstract interpretation: the graph is run once on integer labels instead of numbers
 (:mod:`edgepress.ops.labels`, :mod:`edgepress.ops.couple`, :mod:`edgepress.groups.trace`). What remains
 connected is a channel; channels that occur in the same tensors and weight axes, equally often, are
-interchangeable and form one :class:`Group`. Channels on which two tensors of one shape are joined (a residual
-Add or Mul; not the broadcast gate of squeeze-and-excitation) are a stream shared by layers: found, but left whole.
+interchangeable and form one :class:`Group`. Channels on which two tensors of one shape are added (a residual
+Add; not a gate, which multiplies) are a stream shared by layers: found, but left whole.
 
 Guarantees: every position of a weight axis belongs to at most one channel; removing channels of a group
 everywhere gives a legal model that equals the original with the group's consumers zeroed, as long as each
@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from edgepress.errors import Refusal
+from edgepress.groups.families import families, places
 from edgepress.groups.trace import trace_labels
 from edgepress.model import Model
 from edgepress.ops.board import Board, Use
@@ -63,6 +64,7 @@ class Group:
         consumers: nodes that contract over them.
         refusal: why they are left whole; None when channels may go.
         pinned: True when removing them is impossible, not only unwise: ``cut`` will not do it.
+        stopper: the node, graph input or graph output that makes it impossible; "" where nothing does.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Group:
     consumers: tuple[str, ...]
     refusal: Refusal | None
     pinned: bool = False
+    stopper: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,12 +88,18 @@ class Grouping:
             each position belongs to, 0 for positions that always stay. Group g owns the numbers
             ``first[g.name]`` to ``first[g.name] + g.size - 1``. Surgery mends shapes with it.
         first: the first channel number of every group.
+        values: tensors that depend on shapes alone, at the sizes of the analysis. Surgery mends targets with them.
+        sizes: what symbolic dimensions were bound to for the analysis.
+        assumed: the part of ``sizes`` that nobody stated.
     """
 
     groups: tuple[Group, ...]
     refusals: tuple[Refusal, ...]
     channels: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     first: Mapping[str, int] = field(default_factory=dict, repr=False)
+    values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    assumed: Mapping[str, int] = field(default_factory=dict)
 
     def group(self, name: str) -> Group:
         """The group of that name (KeyError if there is none)."""
@@ -109,27 +118,31 @@ def find_groups(model: Model, dimensions: Mapping[str, int] | None = None) -> Gr
     """Find the channel groups of a normalized model.
 
     Args:
-        model: flat, with constant weights; the batch may be symbolic.
-        dimensions: sizes of other symbolic dimensions, where the caller knows them.
+        model: flat, with constant weights; dimensions may be symbolic.
+        dimensions: sizes of symbolic dimensions (by symbol, one without a name by ``<input>:<axis>``) where the
+            caller knows them, as from samples. The batch is bound to 1, others are assumed.
 
     Returns:
         The grouping; without groups and with one refusal when the shapes cannot be known.
     """
-    board = trace_labels(model, dimensions or {})
-    if isinstance(board, Refusal):
-        return Grouping((), (board,))
+    traced = trace_labels(model, dimensions or {})
+    if isinstance(traced, Refusal):
+        return Grouping((), (traced,))
+    board, bound = traced
     uses = _in_graph_order(board, model)
     pinned = board.atoms.pinned()
-    families = _families(board, uses, pinned)
-    residual = _residual(board)
+    held = families(board, uses, pinned)
+    residual = np.isin(np.arange(len(board.atoms)), _residual(board))
     groups: list[Group] = []
-    for atoms in families:
-        sites = _sites(board, uses, atoms)
-        name = _name(next(site.node for site in sites if site.role == "out"), groups)
-        shared = bool(np.isin(atoms, residual).any())
-        groups.append(_group(name, len(atoms), sites, _pin(board, pinned, atoms), shared))
-    first, channels = _numbering(board, groups, families)
-    return Grouping(tuple(groups), _walls(board, groups, families, pinned), channels, first)
+    taken: set[str] = set()
+    for atoms, found in zip(held, places(board, uses, held), strict=True):
+        sites = tuple(Site(use.tensor, use.axis, index, use.role, use.node) for use, index in found)
+        name = _name(next(site.node for site in sites if site.role == "out"), taken)
+        taken.add(name)
+        groups.append(_group(name, len(atoms), sites, _pin(board, pinned, atoms), bool(residual[atoms].any())))
+    first, channels = _numbering(board, groups, held)
+    walls = _walls(board, groups, held, pinned)
+    return Grouping(tuple(groups), walls, channels, first, bound.values, bound.sizes, bound.assumed)
 
 
 def _in_graph_order(board: Board, model: Model) -> list[Use]:
@@ -138,47 +151,8 @@ def _in_graph_order(board: Board, model: Model) -> list[Use]:
     return sorted(board.uses, key=lambda use: (position[use.node], use.role != "out", use.slot, use.axis))
 
 
-def _families(board: Board, uses: list[Use], pinned: np.ndarray) -> list[np.ndarray]:
-    """Root atoms split by where and how often they occur and what pins them, in order of first production.
-
-    Partition refinement: every weight axis (counts) and every tensor (presence) splits classes further. Members
-    of a family occur in the same tensors, so a family that keeps one channel leaves no tensor empty.
-    """
-    total = len(board.atoms)
-    classes = np.zeros(total, np.int64)
-    seen = [pinned + 1]
-    seen += [np.bincount(np.maximum(board.atoms.find(use.labels), 0), minlength=total) for use in uses]
-    inner = {core(labels).tobytes(): core(labels) for labels in board.labels.values()}
-    for labels in inner.values():
-        seen.append(np.bincount(np.maximum(board.atoms.find(labels).ravel(), 0), minlength=total) > 0)
-    for counts in seen:
-        counts[0] = 0
-        _, classes = np.unique(classes * (int(counts.max()) + 1) + counts, return_inverse=True)
-    produced = [board.atoms.find(use.labels) for use in uses if use.role == "out"]
-    order = np.concatenate(produced) if produced else np.zeros(0, np.int64)
-    members: dict[int, dict[int, None]] = {}
-    for atom in order[order > 0].tolist():
-        members.setdefault(int(classes[atom]), {})[atom] = None
-    return [np.array(list(atoms), np.int64) for atoms in members.values()]
-
-
-def _sites(board: Board, uses: list[Use], atoms: np.ndarray) -> tuple[Site, ...]:
-    """The axes a family occupies, with the positions of each of its channels."""
-    rank = np.full(len(board.atoms), -1, np.int64)
-    rank[atoms] = np.arange(len(atoms))
-    found = []
-    for use in uses:
-        owner = rank[np.maximum(board.atoms.find(use.labels), 0)]
-        positions = np.flatnonzero(owner >= 0)
-        if positions.size:
-            index = positions[np.argsort(owner[positions], kind="stable")].reshape(len(atoms), -1)
-            found.append(Site(use.tensor, use.axis, index, use.role, use.node))
-    return tuple(found)
-
-
-def _name(producer: str, groups: list[Group]) -> str:
+def _name(producer: str, taken: set[str]) -> str:
     """The producer's name, numbered if other groups have it already."""
-    taken = {group.name for group in groups}
     return next(name for n in count(1) if (name := producer if n == 1 else f"{producer}#{n}") not in taken)
 
 
@@ -198,7 +172,7 @@ def _group(name: str, size: int, sites: tuple[Site, ...], pin: Source | None, sh
             f"residual stream shared by {len(producers)} layers, left whole",
             "removing its channels costs far more accuracy than removing inner channels",
         )
-    return Group(name, size, sites, producers, consumers, refusal, pin is not None)
+    return Group(name, size, sites, producers, consumers, refusal, pin is not None, "" if pin is None else pin.what)
 
 
 def _pin(board: Board, pinned: np.ndarray, atoms: np.ndarray) -> Source | None:
@@ -208,19 +182,22 @@ def _pin(board: Board, pinned: np.ndarray, atoms: np.ndarray) -> Source | None:
 
 
 def _residual(board: Board) -> np.ndarray:
-    """Root atoms that two tensors of one shape were joined on."""
-    found = [board.atoms.find(labels) for labels in board.joins]
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    """Root atoms that two tensors of one shape were added on; attention heads (of scores and a bias) are none."""
+    joined, heads = (
+        np.concatenate([np.zeros(0, np.int64), *(core(board.atoms.find(labels)).ravel() for labels in found)])
+        for found in (board.joins, board.heads)
+    )
+    return np.setdiff1d(joined, heads)
 
 
 def _numbering(
-    board: Board, groups: list[Group], families: list[np.ndarray]
+    board: Board, groups: list[Group], held: list[np.ndarray]
 ) -> tuple[dict[str, int], dict[str, np.ndarray]]:
     """Number the channels group by group and write every tensor's labels in these numbers."""
     number = np.zeros(len(board.atoms), np.int64)
     first: dict[str, int] = {}
     following = 1
-    for group, atoms in zip(groups, families, strict=True):
+    for group, atoms in zip(groups, held, strict=True):
         first[group.name] = following
         number[atoms] = np.arange(following, following + group.size)
         following += group.size
@@ -231,10 +208,10 @@ def _numbering(
     return first, channels
 
 
-def _walls(board: Board, groups: list[Group], families: list[np.ndarray], pinned: np.ndarray) -> tuple[Refusal, ...]:
+def _walls(board: Board, groups: list[Group], held: list[np.ndarray], pinned: np.ndarray) -> tuple[Refusal, ...]:
     """Every wall once, with the number of groups and channels it stops."""
     stopped: dict[int, list[int]] = {}
-    for group, atoms in zip(groups, families, strict=True):
+    for group, atoms in zip(groups, held, strict=True):
         stopped.setdefault(int(pinned[atoms[0]]), []).append(group.size)
     return tuple(
         Refusal(source.what, f"{source.reason}; stops {_count(len(sizes), 'group')} ({_count(sum(sizes), 'channel')})")

@@ -1,100 +1,68 @@
-"""Runs a model on labels: shapes with the batch bound to 1, then one rule per node, then the box rule.
+"""Runs a model on labels: shapes at bound sizes, then one rule per node, then the box rule.
 
 The box rule is the one condition that makes cutting legal: in every tensor the positions that stay must
 form a box (a product of index sets), because only boxes are tensors. Where labels vary along several axes,
 everything at one index of the longest such axis is tied; repeated until nothing changes. Channel shuffle
 and Flatten -> Gemm need no other code.
+
+Tensors that depend on shapes alone have no channels; the rules take them for constants
+(:mod:`edgepress.groups.follow`). Bodies of If, Loop and Scan are walls: what they read from outside stays whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import onnx
-from onnx import shape_inference
-
 from edgepress.errors import Refusal
+from edgepress.groups.binding import takes_away_ones
+from edgepress.groups.bodies import CONTROL_FLOW, read_inside
+from edgepress.groups.follow import hand_back, pin_widths
+from edgepress.groups.shapes import Bound, bind
+from edgepress.groups.values import Joined
 from edgepress.model import Model, Node
-from edgepress.ops.board import Board, Shape, Use
-from edgepress.ops.couple import RULES
+from edgepress.ops.board import Board, Use
+from edgepress.ops.couple import rule_of
 from edgepress.ops.labels import core, fill, thin, varying
 from edgepress.ops.table import lookup
 
 
-def trace_labels(model: Model, dimensions: Mapping[str, int]) -> Board | Refusal:
-    """Labels of every tensor of ``model``; a Refusal when its shapes cannot be known.
+def trace_labels(model: Model, dimensions: Mapping[str, int]) -> tuple[Board, Bound] | Refusal:
+    """Labels of every tensor of ``model``, and what it was bound to; a Refusal when its shapes cannot be known.
 
     Args:
         model: a flat model (functions inlined, no initializer listed as input).
-        dimensions: sizes of symbolic dimensions other than the batch.
+        dimensions: sizes of symbolic dimensions (:mod:`edgepress.groups.binding` says how they are called).
     """
-    shapes = _shapes(model, dimensions)
-    if isinstance(shapes, Refusal):
-        return shapes
-    board = Board(model.constants, shapes, model.opset)
+    bound = bind(model, dimensions)
+    if isinstance(bound, Refusal):
+        return bound
+    board = Board(Joined(bound.values, model.constants), bound.shapes, model.opset, bound.values)
     for name in model.inputs:
         fixed = board.atoms.source(name, f"its channels join the graph input {name!r}", wall=False)
-        board.write(name, fill(fixed, shapes.get(name, ())))
+        board.write(name, fill(fixed, board.shapes.get(name, ())))
     for node in model.nodes:
-        _visit(board, node)
+        if not all(name in board.values for name in node.outputs if name):
+            _visit(board, node, symbolic=bool(bound.sizes))
     for name in model.outputs:
         if name in board.labels:
             reached = board.atoms.source(name, f"its channels reach the graph output {name!r}", wall=False)
             board.atoms.pin(board.labels[name], reached)
+    _box(board)
+    board.settle()
+    hand_back(board, model)
     _tie_shared(board, model)
     _box(board)
-    return board
+    pin_widths(board, model)
+    return board, bound
 
 
-def _shapes(model: Model, dimensions: Mapping[str, int]) -> dict[str, Shape] | Refusal:
-    """Static shapes of all tensors that have one, by strict shape inference on the bound graph."""
-    proto = model.edit()
-    del proto.graph.value_info[:]
-    bound = dict(dimensions)
-    for value in proto.graph.input:
-        if value.name in model.inputs:
-            refusal = _bind(value, bound)
-            if refusal is not None:
-                return refusal
-    for value in proto.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        proto = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
-        first = str(error).strip().splitlines()[0]
-        return Refusal("model", f"its shapes cannot be inferred with a batch of 1 ({first})")
-    found = {name: array.shape for name, array in model.constants.items()}
-    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-            found[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
-    return found
-
-
-def _bind(value: onnx.ValueInfoProto, bound: dict[str, int]) -> Refusal | None:
-    """Give every dimension of a graph input a size: 1 for the batch, ``bound`` for other symbols."""
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-        return Refusal("model", f"the shape of its input {value.name!r} is not stated", "state it in the model")
-    for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-        if dimension.HasField("dim_value"):
-            continue
-        symbol = dimension.dim_param
-        if axis == 0 and symbol:
-            bound.setdefault(symbol, 1)
-        if axis and symbol not in bound:
-            name = repr(symbol) if symbol else f"number {axis}"
-            return Refusal("model", f"dimension {name} of its input {value.name!r} has no size", "fix it in the model")
-        dimension.dim_value = bound.get(symbol, 1)
-    return None
-
-
-def _visit(board: Board, node: Node) -> None:
+def _visit(board: Board, node: Node, *, symbolic: bool) -> None:
     """Apply the rule of one node, or make it a wall."""
-    moving = [name for name in node.inputs if name in board.labels]
+    moving = [name for name in (*node.inputs, *read_inside(node)) if name in board.labels]
     row = lookup(node.op, node.domain, board.opset)
-    if row is None or row.couple is None:
-        known = f"unknown operator {node.op}" if not node.domain else f"unknown operator {node.domain}.{node.op}"
-        _wall(board, node, moving, board.atoms.source(node.name, known, wall=True))
+    rule = None if row is None else rule_of(row)
+    if rule is None:
+        _wall(board, node, moving, board.atoms.source(node.name, _unknown(node), wall=True))
     elif not moving:  # computed from constants alone: nothing here has channels
         _wall(board, node, moving, board.atoms.source(node.name, "its channels join a computed constant", wall=False))
     elif any(name not in board.shapes for name in (*moving, *node.outputs) if name):
@@ -102,9 +70,27 @@ def _visit(board: Board, node: Node) -> None:
         behind = [int(core(board.labels[name]).ravel()[0]) for name in moving if name not in board.shapes]
         _wall(board, node, moving, behind[0] if behind and behind[0] < 0 else source)
     else:
-        reason = RULES[row.couple](board, node)
+        reason = _untouchable(board, node, symbolic) or rule(board, node)
         if reason is not None:
             _wall(board, node, moving, board.atoms.source(node.name, reason, wall=True))
+
+
+def _unknown(node: Node) -> str:
+    """Why nothing is known about an operator."""
+    if node.op in CONTROL_FLOW:
+        return f"control flow ({node.op}), whose bodies are left alone"
+    return f"unknown operator {node.domain}.{node.op}" if node.domain else f"unknown operator {node.op}"
+
+
+def _untouchable(board: Board, node: Node, symbolic: bool) -> str | None:
+    """Two things no rule sees: that sizes of 1 are so by chance, and that positions are computed, not constant."""
+    if symbolic and takes_away_ones(node):
+        return "it takes away whichever axes are 1" if 1 in board.shapes[node.inputs[0]] else None
+    if node.op == "Gather" and node.inputs[1] in board.values and node.inputs[0] in board.labels:
+        labels = board.labels[node.inputs[0]]
+        if node.attributes.get("axis", 0) % labels.ndim in varying(labels):
+            return "it picks channels by computed positions"
+    return None
 
 
 def _wall(board: Board, node: Node, moving: list[str], source: int) -> None:
@@ -117,6 +103,7 @@ def _wall(board: Board, node: Node, moving: list[str], source: int) -> None:
 
 def _tie_shared(board: Board, model: Model) -> None:
     """A constant read by several nodes must shrink alike for all of them, or not at all."""
+    inside = {name: node.name for node in model.nodes for name in read_inside(node)}
     axes: dict[tuple[str, int], list[Use]] = {}
     for use in board.uses:
         axes.setdefault((use.tensor, use.axis), []).append(use)
@@ -126,9 +113,10 @@ def _tie_shared(board: Board, model: Model) -> None:
         reads = {
             (node.name, slot) for node in model.consumers(tensor) for slot, x in enumerate(node.inputs) if x == tensor
         }
-        left_out = sorted(reads - {(use.node, use.slot) for use in uses})
+        left_out = [name for name, _ in sorted(reads - {(use.node, use.slot) for use in uses})]
+        left_out += [inside[tensor]] if tensor in inside else []
         if left_out or tensor in model.outputs:
-            user = left_out[0][0] if left_out else "the graph output"
+            user = left_out[0] if left_out else "the graph output"
             shared = board.atoms.source(user, f"it shares the constant {tensor!r} and needs all of it", wall=True)
             board.atoms.pin(uses[0].labels, shared)
 

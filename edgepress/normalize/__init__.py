@@ -21,7 +21,7 @@ import numpy as np
 from edgepress.model import Model
 from edgepress.normalize import parity
 from edgepress.normalize.admission import admit
-from edgepress.normalize.steps import SIZE_LIMIT, STEPS, Step, StepRecord, take, weight_bytes
+from edgepress.normalize.steps import STEPS, Step, StepRecord, take
 
 __all__ = ["STEPS", "Normalized", "Step", "StepRecord", "admit", "normalize"]
 
@@ -49,9 +49,6 @@ def normalize(
     Raises:
         ModelError: onnxruntime cannot load the original, or cannot run it on the samples (or on made-up inputs).
     """
-    if weight_bytes(model) > SIZE_LIMIT:
-        reason = "The model is over 2 GiB and cannot be serialized in memory, which the check of every step needs."
-        return Normalized(model, tuple(StepRecord(step.name, False, reason) for step in steps))
     against = parity.reference(model, samples)
     records: list[StepRecord] = []
     for step in steps:

@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
+from edgepress import storage
 from edgepress.model import Model
 from edgepress.normalize.graph import (
     DEFAULT_DOMAIN,
@@ -34,7 +35,9 @@ from edgepress.normalize.graph import (
     names_in_use,
     output_names,
     readers,
+    reads,
     set_constant,
+    subgraphs,
 )
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -64,7 +67,7 @@ class _Linear:
 
 
 def merge_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold a per-channel constant Add into the linear operator before it (models without subgraphs)."""
+    """Fold a per-channel constant Add into the linear operator before it."""
     return _fold(proto, ("Add",))
 
 
@@ -111,7 +114,11 @@ def _follower(graph: onnx.GraphProto, node: onnx.NodeProto, kinds: Collection[st
     """Position of the only reader of a linear node, if it is of one of the kinds."""
     if node.op_type not in LINEAR or node.domain not in DEFAULT_DOMAIN or node.output[0] in output_names(graph):
         return None
-    found = [position for position, other in enumerate(graph.node) if node.output[0] in other.input]
+    found = [
+        position
+        for position, other in enumerate(graph.node)
+        if node.output[0] in other.input or (subgraphs(other) and node.output[0] in reads(other))
+    ]
     if len(found) != 1:
         return None
     reader = graph.node[found[0]]
@@ -119,7 +126,7 @@ def _follower(graph: onnx.GraphProto, node: onnx.NodeProto, kinds: Collection[st
 
 
 def _ranks(proto: onnx.ModelProto) -> dict[str, int]:
-    types = Model.of(shape_inference.infer_shapes(proto, data_prop=True)).types
+    types = Model.of(shape_inference.infer_shapes(storage.outline(proto), data_prop=True)).types
     return {name: len(kind.shape) for name, kind in types.items() if kind.shape is not None}
 
 

@@ -1,7 +1,7 @@
 """Step: compute once what depends on constants only.
 
-A node is constant when it has inputs, all of them are initializers or made by constant nodes, and it is
-deterministic, of the default domain and without subgraphs. All constant nodes are evaluated together by onnxruntime
+A node of the main graph is constant when it has inputs, all of them are initializers or made by constant nodes, and it
+is deterministic, of the default domain and without subgraphs. All constant nodes are evaluated together by onnxruntime
 (without its graph optimizer), and the tensors other nodes read become initializers of the same name.
 
 Guarantees: a node that makes a graph output stays; quantized weights stay quantized; the initializers grow by no more
@@ -20,6 +20,7 @@ from edgepress.normalize.graph import (
     drop_nodes,
     initializers,
     output_names,
+    reads,
     set_constant,
     set_nodes,
     subgraphs,
@@ -36,7 +37,7 @@ NEVER = RANDOM | {"Dropout", "DequantizeLinear"}
 
 
 def fold_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace constant nodes of a model without subgraphs by their results.
+    """Replace constant nodes of the main graph by their results.
 
     Raises:
         ModelError: onnxruntime cannot evaluate one of them.
@@ -77,7 +78,7 @@ def _constant_positions(graph: onnx.GraphProto) -> list[int]:
 def _frontier(graph: onnx.GraphProto, positions: list[int]) -> list[str]:
     inside = set(positions)
     made = [name for position in positions for name in graph.node[position].output if name]
-    read = {name for position, node in enumerate(graph.node) if position not in inside for name in node.input}
+    read = {name for position, node in enumerate(graph.node) if position not in inside for name in reads(node)}
     return [name for name in made if name in read]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import inliner, numpy_helper
 
+from edgepress import storage
 from edgepress.normalize.graph import DEFAULT_DOMAIN, attributes, drop_nodes, every_graph, output_names, set_constant
 
 FIRST_IR_WITH_FREE_INITIALIZERS = 4
@@ -17,7 +18,9 @@ FIRST_IR_WITH_FREE_INITIALIZERS = 4
 
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Replace calls of model-local functions by their bodies (``onnx.inliner``)."""
-    return inliner.inline_local_functions(proto, convert_version=True) if proto.functions else proto
+    if not proto.functions:
+        return proto
+    return storage.lightly(lambda light: inliner.inline_local_functions(light, convert_version=True), proto)
 
 
 def densify(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -23,11 +23,6 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return single + [graph for item in node.attribute for graph in item.graphs]
 
 
-def has_subgraphs(proto: onnx.ModelProto) -> bool:
-    """Whether any node of the main graph carries a graph."""
-    return any(subgraphs(node) for node in proto.graph.node)
-
-
 def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph and all graphs inside it."""
     yield graph
@@ -55,6 +50,12 @@ def reads(node: onnx.NodeProto) -> set[str]:
             names.update(value.name for value in graph.output)
             names.update(name for found in graph.node for name in found.input if name)
     return names
+
+
+def read_inside(graph: onnx.GraphProto) -> set[str]:
+    """Names that bodies of control flow read: nothing may rename or remove what makes them."""
+    held = (node for node in graph.node if subgraphs(node))
+    return {name for node in held for name in reads(node)}
 
 
 def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

@@ -22,6 +22,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import numpy_helper, shape_inference, version_converter
 
+from edgepress import storage
 from edgepress.errors import Refusal
 from edgepress.model import Model
 from edgepress.normalize.flatten import hoist_constants, name_nodes
@@ -50,7 +51,7 @@ def convert(proto: onnx.ModelProto) -> onnx.ModelProto | Refusal:
         return Refusal("operator set", "the model still holds local functions, which the converter would drop")
     if opset(proto) < OPSET:
         before = proto
-        proto = version_converter.convert_version(before, OPSET)
+        proto = storage.lightly(lambda light: version_converter.convert_version(light, OPSET), before)
         _restore_metadata(proto, before)
         _mend_resize(proto.graph, before)
         problem = _mend_group_normalization(proto.graph, before)
@@ -107,7 +108,7 @@ def _mend_group_normalization(graph: onnx.GraphProto, before: onnx.ModelProto) -
     nodes = [node for node in graph.node if node.op_type == "GroupNormalization" and node.domain in DEFAULT_DOMAIN]
     if not nodes:
         return None
-    types = Model.of(shape_inference.infer_shapes(before)).types
+    types = Model.of(shape_inference.infer_shapes(storage.outline(before))).types
     constants = {name: numpy_helper.to_array(item) for name, item in initializers(graph).items()}
     for node in nodes:
         shape = types[node.input[0]].shape if node.input[0] in types else None

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import shape_inference
 
+from edgepress import storage
 from edgepress.model import Dimension, Model
 from edgepress.normalize.graph import DEFAULT_DOMAIN, attributes, drop_attribute, initializers, set_attribute
 
@@ -25,7 +26,7 @@ def write_padding(proto: onnx.ModelProto) -> onnx.ModelProto:
     automatic = {id(node): attributes(node).get("auto_pad", b"NOTSET").decode() for node in nodes}
     if all(mode == "NOTSET" for mode in automatic.values()):
         return proto
-    types = Model.of(shape_inference.infer_shapes(proto, data_prop=True)).types
+    types = Model.of(shape_inference.infer_shapes(storage.outline(proto), data_prop=True)).types
     weights = {name: tuple(item.dims) for name, item in initializers(proto.graph).items()}
     for node in nodes:
         mode = automatic[id(node)]

@@ -20,7 +20,7 @@ import onnx
 from edgepress.errors import ModelError
 from edgepress.model import Model
 from edgepress.normalize import feeds
-from edgepress.runtime import run, session
+from edgepress.runtime import run
 
 LIMIT = 1e-4
 HALF_LIMIT = 1e-2
@@ -42,7 +42,7 @@ def reference(model: Model, samples: Sequence[feeds.Feed]) -> Reference:
     Raises:
         ModelError: onnxruntime cannot load the model, or cannot run it on the samples or on any made-up feed.
     """
-    opened = session(model.data)
+    opened = model.session()
     limit = HALF_LIMIT if _holds_half(model) else LIMIT
     if samples:
         return Reference(tuple(samples), tuple(run(opened, feed) for feed in samples), limit)
@@ -58,13 +58,13 @@ def reference(model: Model, samples: Sequence[feeds.Feed]) -> Reference:
     raise ModelError(f"The model does not run on made-up inputs, give samples with --data ({problem}).") from problem
 
 
-def difference(data: bytes, against: Reference) -> float:
+def difference(model: Model, against: Reference) -> float:
     """Largest relative difference of a rewritten model, on the scale of ``against.limit`` (infinite: not comparable).
 
     Raises:
         ModelError: onnxruntime cannot load or run the rewritten model.
     """
-    opened = session(data)
+    opened = model.session()
     worst = 0.0
     for feed, expected in zip(against.feeds, against.outputs, strict=True):
         found = run(opened, feed, list(expected))

@@ -16,6 +16,7 @@ from edgepress.normalize.graph import (
     initializers,
     opset,
     output_names,
+    read_inside,
     readers,
     rename_reads,
 )
@@ -24,19 +25,22 @@ FIRST_OPSET_WITH_INFERENCE_DROPOUT = 7
 
 
 def remove_passthrough(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove Identity and inference-mode Dropout nodes of a model without subgraphs."""
+    """Remove Identity and inference-mode Dropout nodes; what bodies of control flow read keeps its name."""
     graph = proto.graph
     forward: dict[str, str] = {}
     removed = {position for position, node in enumerate(graph.node) if _passes(proto, node)}
     kept_outputs = output_names(graph)
+    inside = read_inside(graph)
     produced = {name for position, node in enumerate(graph.node) if position not in removed for name in node.output}
     renamed: dict[str, str] = {}
     for position in sorted(removed):
         node = graph.node[position]
         source = forward.get(node.input[0], node.input[0])
-        if node.output[0] not in kept_outputs:
+        if node.output[0] in inside:
+            removed.discard(position)
+        elif node.output[0] not in kept_outputs:
             forward[node.output[0]] = source
-        elif source in produced and source not in kept_outputs and source not in renamed:
+        elif source in produced and source not in kept_outputs | inside and source not in renamed:
             renamed[source] = node.output[0]
         else:
             removed.discard(position)

@@ -36,10 +36,11 @@ from edgepress.normalize.graph import (
     initializers,
     names_in_use,
     output_names,
+    reads,
     set_constant,
+    subgraphs,
 )
-from edgepress.normalize.parity import as_bytes
-from edgepress.runtime import run, session
+from edgepress.runtime import run
 
 BATCHES = (1, 2, 5)
 
@@ -79,7 +80,7 @@ class _Observed:
 
 
 def fold_shapes(proto: onnx.ModelProto, samples: Sequence[feeds.Feed]) -> onnx.ModelProto | Refusal:
-    """Fold the shape chains of a model without subgraphs.
+    """Fold the shape chains of the main graph.
 
     Returns:
         The model, or a Refusal when it does not run with another size of a free axis.
@@ -149,8 +150,8 @@ def reshape_target(
 
 
 def _shaped_by_data(node: onnx.NodeProto, known: set[str]) -> bool:
-    if node.domain not in DEFAULT_DOMAIN or node.op_type in SHAPED_BY_DATA:
-        # the output shape of an operator of another domain is anyone's guess
+    if node.domain not in DEFAULT_DOMAIN or node.op_type in SHAPED_BY_DATA or subgraphs(node):
+        # the output shape of an operator of another domain or of control flow is anyone's guess
         return True
     positions = SHAPE_INPUTS.get(node.op_type, ())
     return any(p < len(node.input) and node.input[p] and node.input[p] not in known for p in positions)
@@ -176,7 +177,7 @@ def _observe(proto: onnx.ModelProto, names: list[str], runs: list[dict[str, np.n
     del graph.output[:]
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*names, *shape_names.values()))
     drop_dead_nodes(graph)
-    opened = session(as_bytes(probe))
+    opened = Model.of(probe).session()
     read = {value.name for value in opened.get_inputs()}
     seen = [run(opened, {name: array for name, array in feed.items() if name in read}) for feed in runs]
     values = {name: [found[name] for found in seen] for name in names}
@@ -212,7 +213,7 @@ def _mend_reshape(graph: onnx.GraphProto, position: int, observed: _Observed) ->
 
 
 def _replace(graph: onnx.GraphProto, values: Mapping[str, np.ndarray]) -> None:
-    read = {name for node in graph.node for name in node.input}
+    read = {name for node in graph.node for name in reads(node)}
     whole = {p for p, node in enumerate(graph.node) if node.output and all(not o or o in values for o in node.output)}
     made = {name for position in whole for name in graph.node[position].output if name}
     drop_nodes(graph, whole)

@@ -11,23 +11,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx
+from google.protobuf.message import EncodeError
 
 from edgepress.errors import ModelError, Refusal
 from edgepress.model import Model
-from edgepress.normalize import affine, constants, flatten, opset, padding, parity, passthrough, shapes, tidy
+from edgepress.normalize import (
+    affine,
+    branches,
+    constants,
+    flatten,
+    opset,
+    padding,
+    parity,
+    passthrough,
+    shapes,
+    sharing,
+    tidy,
+)
 from edgepress.normalize.feeds import Feed
-from edgepress.normalize.graph import has_subgraphs
 
 Rewrite = Callable[[onnx.ModelProto, Sequence[Feed]], onnx.ModelProto | Refusal]
-
-SIZE_LIMIT = 2**31 - 2**20
-"""Largest model that can be serialized in memory: protobuf's 2 GiB, less a margin for everything but weights."""
 
 KNOWN_ERRORS = (
     ModelError,  # onnxruntime cannot evaluate or load
     onnx.checker.ValidationError,
     onnx.shape_inference.InferenceError,
     onnx.version_converter.ConvertError,
+    EncodeError,  # something other than big weights is over 2 GiB
     RuntimeError,  # failed assertions inside the C++ converter and inliner
 )
 
@@ -51,11 +61,10 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Step:
-    """One rewrite; ``flat_only`` ones do not understand subgraphs and are skipped for models that have any."""
+    """One rewrite, of the main graph only: bodies of control flow stay as they are, and so does what they read."""
 
     name: str
     rewrite: Rewrite
-    flat_only: bool = False
 
 
 def _plain(rewrite: Callable[[onnx.ModelProto], onnx.ModelProto | Refusal]) -> Rewrite:
@@ -68,37 +77,32 @@ STEPS: tuple[Step, ...] = (
     Step("separate weights from inputs", _plain(flatten.separate_weights)),
     Step("hoist constants", _plain(flatten.hoist_constants)),
     Step("name nodes", _plain(flatten.name_nodes)),
-    Step("remove identities", _plain(passthrough.remove_passthrough), flat_only=True),
-    Step("fold constants", _plain(constants.fold_constants), flat_only=True),
-    Step("fold shape chains", shapes.fold_shapes, flat_only=True),
+    Step("remove identities", _plain(passthrough.remove_passthrough)),
+    Step("fold constants", _plain(constants.fold_constants)),
+    Step("fold shape chains", shapes.fold_shapes),
+    Step("take constant branches", branches.take_branches),
     Step("convert operator set", _plain(opset.convert)),
     Step("write padding", _plain(padding.write_padding)),
-    Step("merge biases", _plain(affine.merge_biases), flat_only=True),
-    Step("fold batch normalization", _plain(affine.fold_batch_normalization), flat_only=True),
-    Step("write biases", _plain(affine.write_biases), flat_only=True),
+    Step("merge biases", _plain(affine.merge_biases)),
+    Step("fold batch normalization", _plain(affine.fold_batch_normalization)),
+    Step("write biases", _plain(affine.write_biases)),
+    Step("separate fillers", _plain(sharing.separate_fillers)),
     Step("infer types", _plain(tidy.infer_types)),
     Step("remove unused", _plain(tidy.remove_unused)),
 )
 
 
-def weight_bytes(model: Model) -> int:
-    """Bytes of all initializers, without serializing anything."""
-    return sum(array.nbytes for array in model.constants.values())
-
-
 def take(model: Model, step: Step, against: parity.Reference) -> tuple[Model, StepRecord]:
     """Try one step: the new model if it agrees with the reference, else the old one; and the record."""
     proto = model.edit()
-    if step.flat_only and has_subgraphs(proto):
-        return model, StepRecord(step.name, False, "The model has subgraphs (If, Loop or Scan), which it leaves alone.")
     try:
         rewritten = step.rewrite(proto, against.feeds)
         if isinstance(rewritten, Refusal):
             return model, StepRecord(step.name, False, f"Refused: {rewritten}.")
         candidate = Model.of(rewritten)
-        if candidate.data == model.data:
+        if candidate.same(model):
             return model, StepRecord(step.name, False)
-        worst = parity.difference(candidate.data, against)
+        worst = parity.difference(candidate, against)
     except KNOWN_ERRORS as error:
         return model, StepRecord(step.name, False, _sentence(error))
     if not worst <= against.limit:

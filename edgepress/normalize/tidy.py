@@ -8,9 +8,10 @@ declares, free axes included.
 from __future__ import annotations
 
 import onnx
-from onnx import shape_inference
 
+from edgepress import storage
 from edgepress.normalize.graph import DEFAULT_DOMAIN, drop_dead_nodes, every_graph, every_node, output_names, reads
+from edgepress.ops.inference import infer_shapes
 
 
 def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -20,7 +21,7 @@ def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
         onnx.shape_inference.InferenceError: the operators contradict each other.
     """
     del proto.graph.value_info[:]
-    inferred = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    inferred = infer_shapes(storage.outline(proto), check_type=True)
     proto.graph.value_info.extend(inferred.graph.value_info)
     return proto
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgepress.ops.table import ROWS, Role
+from edgepress.ops.row import Role
+from edgepress.ops.rows import ROWS
 
 WEIGHTED = tuple(row.name for row in ROWS if row.role is Role.WEIGHTED)
 """Names of the operators that multiply by a constant weight: Conv, Gemm, MatMul."""

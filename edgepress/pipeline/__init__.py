@@ -20,7 +20,8 @@ from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct,
 from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
-from edgepress.pipeline.explaining import explain
+from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
+from edgepress.pipeline.listing import operators
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import Findings, report
 from edgepress.plan import Plan
@@ -30,7 +31,7 @@ from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Applied, Report
 from edgepress.request import Request, check_output, plan_path, report_path
 
-__all__ = ["apply", "bench", "compress", "explain"]
+__all__ = ["apply", "bench", "compress", "explain", "explain_operator", "explain_tensor", "operators"]
 
 QUANTIZED_WIDTHS = 2
 """Pruned float models that get an int8 form, the strongest acceptable ones."""

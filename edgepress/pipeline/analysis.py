@@ -14,7 +14,7 @@ from edgepress.groups import Group
 from edgepress.pipeline.context import SENSITIVITY_SAMPLES, Context, first
 from edgepress.planner import Costs, Ladder, Sensitivity, measure
 from edgepress.scores import Ranking, Redundancy
-from edgepress.scores.base import consumers
+from edgepress.scores.base import consumers, readers
 
 PASS_BYTES = 96 * 2**20
 """Gram matrices gathered in one pass over the samples."""
@@ -47,7 +47,7 @@ def analyze(context: Context) -> Analysis:
         rankings |= found
         shrinkable = [group for group in batch if group.size >= 2]
         sensitivities |= measure(context.model, shrinkable, found, statistics, feeds, workers=context.workers)
-    costs = Costs.of(context.model, groups, context.target)
+    costs = Costs.of(context.model, groups, context.target, context.grouping)
     return Analysis(Ladder(tuple(groups), rankings, sensitivities, costs, context.multiple), tuple(refusals))
 
 
@@ -57,14 +57,18 @@ def refusal_of(context: Context, group: Group) -> Refusal | None:
         return group.refusal
     if not context.sweep_samples:
         return Refusal(group.name, "the torch executor does not run this model, so nothing could be redistributed")
-    views = [view for view, _ in consumers(context.model, group)]
-    if len({view.node.name for view in views}) < len(set(group.consumers)):
-        return Refusal(group.name, "a grouped convolution reads its channels: redistribution is not possible there")
-    widest = max(view.columns for view in views)
-    if widest > LARGEST_GRAM:
+    found = readers(context.model, group)
+    if found.refusals:
+        first_one = found.refusals[0]
         return Refusal(
-            group.name, f"its consumer has {widest} columns: the least-squares fit would need too much memory"
+            group.name, f"{first_one.what} reads its channels, where nothing can be refitted: {first_one.reason}"
         )
+    if not found.fits:
+        return Refusal(group.name, "no operator that can be refitted reads its channels")
+    widest = max((fit for fit, _ in found.fits), key=lambda fit: fit.columns)
+    if widest.columns > LARGEST_GRAM:
+        reason = f"its consumer {widest.name} has {widest.columns} columns"
+        return Refusal(group.name, f"{reason}: the least-squares fit would need too much memory")
     return None
 
 
@@ -73,7 +77,7 @@ def _passes(context: Context, groups: Sequence[Group]) -> Iterator[list[Group]]:
     batch: list[Group] = []
     used = 0
     for group in groups:
-        need = sum(8 * (view.columns + 1) ** 2 for view, _ in consumers(context.model, group))
+        need = sum(8 * (part.columns + 1) ** 2 for fit, _ in consumers(context.model, group) for part in fit.parts)
         if batch and used + need > PASS_BYTES:
             yield batch
             batch, used = [], 0

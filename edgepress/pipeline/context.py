@@ -96,5 +96,5 @@ def first(feed: Feed, count: int) -> Feed:
 
 
 def inputs_of(feed: Feed, count: int, chunk: int = CHUNK) -> list[Mapping[str, np.ndarray]]:
-    """Inputs of the first ``count`` samples, held in memory."""
-    return [part.inputs for part in first(feed, count).chunks(chunk)] if count else []
+    """Inputs of the first ``count`` samples (of one run at least, where the batch is fixed), held in memory."""
+    return [part.inputs for part in first(feed, max(count, feed.step or 1)).chunks(chunk)] if count else []

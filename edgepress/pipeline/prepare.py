@@ -12,12 +12,13 @@ import numpy as np
 from edgepress import targets
 from edgepress.calibrate import Feed, open_feed, split
 from edgepress.calibrate.feed import overlap
-from edgepress.calibrate.linear import linear
-from edgepress.errors import DataError, Refusal, UnsupportedError
+from edgepress.calibrate.views import parts
+from edgepress.errors import DataError, ModelError, Refusal, UnsupportedError
 from edgepress.executor import Executor
 from edgepress.executor.sweep import affordable
 from edgepress.groups import find_groups
-from edgepress.model import Model
+from edgepress.groups.binding import sizes_of
+from edgepress.model import Model, Node
 from edgepress.normalize import Normalized, normalize
 from edgepress.normalize.admission import admit
 from edgepress.pipeline.analysis import shuffled
@@ -51,6 +52,11 @@ def read(request: Request) -> Opened:
         _check_needs_no_data(request)
     model = Model.load(request.model)
     check_places(request, model.external)
+    if not model.fits_one_file:
+        raise ModelError(
+            f"{request.model} is over 2 GiB, which compress does not take: edgepress explain says what can be cut, and "
+            "edgepress.surgery cuts it from Python."
+        )
     admit(model)
     feed = None if request.data is None else open_feed(request.data, model, recipe=request.recipe)
     if feed is not None and len(feed) < FEWEST:
@@ -97,7 +103,7 @@ def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context
     reason = _executor_refusal(normalized, fit)
     context = Context(
         model=normalized,
-        grouping=find_groups(normalized),
+        grouping=find_groups(normalized, sizes_of(normalized.inputs, inputs_of(fit, 1)[0])),
         fit=fit,
         hold_out=hold_out,
         sweep_samples=0 if reason else affordable(normalized, min(len(fit), _wanted(normalized))),
@@ -111,8 +117,16 @@ def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context
 
 def _wanted(model: Model) -> int:
     """Samples worth sweeping over: a Gemm gets one row per sample, so wide ones need many."""
-    views = [linear(model, node) for node in model.nodes if node.op in ("Gemm", "MatMul")]
-    return max([SWEEP_SAMPLES, *(ROWS_PER_COLUMN * view.columns for view in views if view is not None)])
+    found = [parts(model, node) for node in model.nodes if node.op in ("Gemm", "MatMul", "Einsum")]
+    views = [part for views in found if not isinstance(views, Refusal) for part in views]
+    return max([SWEEP_SAMPLES, *(ROWS_PER_COLUMN * part.columns // _tokens(model, part.node) for part in views)])
+
+
+def _tokens(model: Model, node: Node) -> int:
+    """Rows that one sample gives to a product with a matrix, as far as the model says."""
+    known = model.types.get(node.output)
+    shape = known.shape if known is not None and known.shape is not None else ()
+    return int(np.prod([size for size in shape[1:-1] if isinstance(size, int)], dtype=np.int64))
 
 
 def _executor_refusal(model: Model, fit: Feed) -> Refusal | None:

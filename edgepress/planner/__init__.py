@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgepress.planner.cost import Costs, count_macs
+from edgepress.planner.cost import Costs
+from edgepress.planner.macs import count_macs
 from edgepress.planner.sensitivity import Sensitivity, measure
 from edgepress.planner.widths import Ladder, Widths, removed_channels
 

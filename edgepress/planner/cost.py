@@ -1,7 +1,8 @@
 """What a width costs: multiply-adds along the target's staircase, and weights.
 
-A weighted node costs ``MACs * f(out) * f(in)`` where ``f`` is the share of the axis that is left; on the way to
-latency the share follows the target's staircase (``Target.effective_width``), for weights it is linear.
+Work with a constant operand costs ``MACs * f(axis) * f(axis) ...`` over the axes of that constant, where ``f`` is the
+share of the axis that is left; a product of two activations (attention) over the axes they are multiplied along. On the
+way to latency the share follows the target's staircase (``Target.effective_width``), for weights it is linear.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.groups import Group
-from edgepress.model import Model, Node
-from edgepress.ops.weighted import WEIGHTED
+from edgepress.groups import Group, Grouping
+from edgepress.model import Model
+from edgepress.planner.macs import Work, work_of
 from edgepress.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """One axis of a weight: its length and what each group's channel takes away from it."""
+    """One axis: its length and what each group's channel takes away from it."""
 
     length: int
     groups: tuple[tuple[str, int], ...]
@@ -44,16 +45,26 @@ class Costs:
     target: Target
 
     @classmethod
-    def of(cls, model: Model, groups: Sequence[Group], target: Target) -> Costs:
-        """Tabulate a model. Needs static shapes but for the batch axis, which counts as 1."""
-        macs = count_macs(model)
+    def of(cls, model: Model, groups: Sequence[Group], target: Target, grouping: Grouping | None = None) -> Costs:
+        """Tabulate a model.
+
+        Args:
+            model: its shapes should be static but for the batch axis; what is not stated counts as 1.
+            groups: the groups that may shrink.
+            target: whose staircase to follow.
+            grouping: where the groups come from; without it products of two activations do not shrink.
+        """
         layers = []
-        for node in model.nodes:
-            if node.name in macs:
-                weight = node.inputs[1]
-                shape = model.constants[weight].shape
-                axes = tuple(_axis(weight, axis, length, groups) for axis, length in enumerate(shape[:2]))
-                layers.append(_Layer(node.name, macs[node.name], int(np.prod(shape)), axes))
+        counted: set[str] = set()
+        for work in work_of(model):
+            if work.weight is None:
+                axes = () if grouping is None else _spans(work, groups, grouping)
+                layers.append(_Layer(work.node, work.macs, 0, axes))
+            else:
+                axes = _weight_axes(work.weight, model, groups)
+                size = 0 if work.weight in counted else int(model.constants[work.weight].size)
+                counted.add(work.weight)
+                layers.append(_Layer(work.node, work.macs, size, axes))
         return cls(tuple(layers), target)
 
     def macs(self, removed: Mapping[str, int]) -> float:
@@ -61,7 +72,7 @@ class Costs:
         return sum(_scaled(layer.macs, layer, removed) for layer in self.layers)
 
     def weights(self, removed: Mapping[str, int]) -> float:
-        """Weights of Conv, Gemm and MatMul nodes."""
+        """Weights that are multiplied, each counted once."""
         return sum(_scaled(layer.weights, layer, removed) for layer in self.layers)
 
     def staircase(self, removed: Mapping[str, int]) -> float:
@@ -82,31 +93,43 @@ class Costs:
         return 0.5 * self.staircase(removed) / self.staircase({}) + 0.5 * self.weights(removed) / self.weights({})
 
 
-def count_macs(model: Model) -> dict[str, int]:
-    """Multiply-adds of one sample per Conv, Gemm and MatMul with constant weights."""
-    found = {}
-    for node in model.nodes:
-        if node.op in WEIGHTED and node.inputs[1] in model.constants:
-            found[node.name] = int(np.prod(model.constants[node.inputs[1]].shape)) * _positions(model, node)
-    return found
+def _weight_axes(weight: str, model: Model, groups: Sequence[Group]) -> tuple[_Axis, ...]:
+    """The axes of the constant operand that groups have a part in."""
+    shape = model.constants[weight].shape
+    axes = (_axis(weight, axis, len(shape), length, groups) for axis, length in enumerate(shape))
+    return tuple(axis for axis in axes if axis.groups)
 
 
-def _positions(model: Model, node: Node) -> int:
-    """Output positions that share the weights: pixels for Conv, rows for Gemm and MatMul; batch counts as 1."""
-    known = model.types.get(node.output)
-    shape = known.shape if known is not None and known.shape is not None else ()
-    spatial = shape[2:] if node.op == "Conv" else shape[1:-1]
-    return int(np.prod([size if isinstance(size, int) else 1 for size in spatial], dtype=np.int64))
-
-
-def _axis(tensor: str, axis: int, length: int, groups: Sequence[Group]) -> _Axis:
+def _axis(tensor: str, axis: int, rank: int, length: int, groups: Sequence[Group]) -> _Axis:
     touching = [
         (group.name, site.index.shape[1])
         for group in groups
         for site in group.sites
-        if site.tensor == tensor and site.axis == axis
+        if site.tensor == tensor and site.axis % rank == axis
     ]
     return _Axis(length, tuple(dict.fromkeys(touching)))
+
+
+def _spans(work: Work, groups: Sequence[Group], grouping: Grouping) -> tuple[_Axis, ...]:
+    """The axes of activations that hold channels, with as many positions as they have in the analysis."""
+    found = []
+    for tensor, axis in work.spans:
+        labels = grouping.channels.get(tensor)
+        if labels is not None and labels.ndim > axis and labels.strides[axis]:
+            along = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)[:, 0]
+            found.append(_Axis(len(along), tuple(_owners(along, groups, grouping))))
+    return tuple(axis for axis in found if axis.groups)
+
+
+def _owners(along: np.ndarray, groups: Sequence[Group], grouping: Grouping) -> list[tuple[str, int]]:
+    """Groups with channels among these labels, and positions per channel."""
+    found = []
+    for group in groups:
+        first = grouping.first[group.name]
+        count = int(((along >= first) & (along < first + group.size)).sum())
+        if count:
+            found.append((group.name, count // group.size))
+    return found
 
 
 def _scaled(amount: int, layer: _Layer, removed: Mapping[str, int]) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgepress import runtime
-from edgepress.calibrate.linear import Linear
+from edgepress.calibrate.fits import Fit
 from edgepress.calibrate.ridge import refit
 from edgepress.groups import Group
 from edgepress.model import Model
@@ -79,17 +79,18 @@ def _unsquash(array: np.ndarray) -> np.ndarray:
 
 def _refitted(model: Model, group: Group, removed: np.ndarray, statistics: Mapping[str, Any]) -> Model:
     """The model with the removed channels' columns zeroed and the others refitted, in every consumer."""
-    arrays: dict[str, np.ndarray] = {}
-    for view, blocks in consumers(model, group):
-        keep = np.setdiff1d(np.arange(view.columns), blocks[removed].ravel())
-        arrays |= _consumer(model, view, keep, statistics[view.node.name])
-    return model.with_constants(arrays)
+    arrays = dict(model.constants)
+    for fit, blocks in consumers(model, group):
+        keep = np.setdiff1d(np.arange(fit.width), blocks[removed].ravel())
+        arrays |= _consumer(fit, keep, arrays, statistics)
+    return model.with_constants({name: array for name, array in arrays.items() if array is not model.constants[name]})
 
 
-def _consumer(model: Model, view: Linear, keep: np.ndarray, split: Any) -> dict[str, np.ndarray]:
-    weight = model.constants[view.weight]
-    bias = None if view.bias is None else model.constants[view.bias]
-    columns = np.append(keep, view.columns)
-    full = np.zeros((view.outputs, view.columns + 1))
-    full[:, columns] = refit(split, view.augmented(weight, bias), columns, with_bias=bias is not None).matrix
-    return view.parameters_of(full, weight, bias)
+def _consumer(
+    fit: Fit, keep: np.ndarray, constants: Mapping[str, np.ndarray], statistics: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    given = fit.matrix(constants)
+    full = np.zeros_like(given)
+    split = fit.joined([statistics[part.name] for part in fit.parts])
+    full[:, keep] = refit(split, given, keep, biases=fit.biases).matrix
+    return fit.written(full, constants)

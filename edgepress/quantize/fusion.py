@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import onnx
 
 from edgepress import runtime
-from edgepress.ops.table import TABLE, Role
+from edgepress.ops.row import Role
+from edgepress.ops.table import lookup
 
 KERNELS = {"Conv": ("QLinearConv",), "Gemm": ("QGemm", "QLinearMatMul", "MatMulIntegerToFloat")}
 """Int8 kernels of the weighted operators; Gemm and MatMul turn into one another."""
@@ -30,7 +31,7 @@ def unfused(model: bytes) -> list[str]:
     Raises:
         ModelError: onnxruntime cannot load it.
     """
-    graph = _Graph(onnx.load_from_string(model).graph)
+    graph = _Graph(onnx.load_from_string(model))
     seen = runtime.fused_operators(model)
     wanted = Counter(KIND[node.op_type] for node in graph.nodes if graph.reads_int8_weights(node))
     lines = [
@@ -47,7 +48,9 @@ def unfused(model: bytes) -> list[str]:
 class _Graph:
     """A graph with what dequantizes what."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         self.nodes = list(graph.node)
         self.outputs = [value.name for value in graph.output]
         constants = {item.name for item in graph.initializer}
@@ -72,7 +75,7 @@ class _Graph:
     def _runs_in_int8(self, node: onnx.NodeProto) -> bool:
         if node.op_type in KIND:
             return self.reads_int8_weights(node)
-        row = TABLE.get(node.op_type)
+        row = lookup(node.op_type, node.domain, self.opset)
         if row is None or row.role not in MOVED:
             return False
         read = node.input if row.role is Role.JOINED else node.input[:1]

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgepress.errors import InvariantError
 from edgepress.model import Model
-from edgepress.ops.table import Role
+from edgepress.ops.row import Role
 from edgepress.quantize.ranges import Range
 from edgepress.quantize.regions import Unit, clip_bounds, operands
 

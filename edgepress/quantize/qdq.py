@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 
 from edgepress.errors import InvariantError, ModelError
 from edgepress.model import Model
-from edgepress.ops.table import Role
+from edgepress.ops.row import Role
 from edgepress.ops.weighted import output_axis
 from edgepress.plan import Quantization
 from edgepress.quantize.grids import Grid, grids

@@ -23,7 +23,7 @@ import numpy as np
 from edgepress import runtime
 from edgepress.errors import DataError, InvariantError
 from edgepress.model import Model
-from edgepress.ops.table import Role
+from edgepress.ops.row import Role
 from edgepress.plan import Quantization
 from edgepress.quantize.regions import elements, operands, typed, units
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import onnx
 
 from edgepress.model import Model, Node
-from edgepress.ops.table import Role, lookup
+from edgepress.ops.row import Role
+from edgepress.ops.table import lookup
 from edgepress.quantize.mincut import INFINITE, Edge, source_side
 from edgepress.targets import Target
 

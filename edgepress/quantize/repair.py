@@ -16,14 +16,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import cast
 
 import numpy as np
 import torch
 
 from edgepress.calibrate.statistics import Moments
 from edgepress.executor.run import Executor
-from edgepress.executor.sweep import Visit, sweep
+from edgepress.executor.sweep import Scene, Visit, sweep
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import output_axis
 from edgepress.quantize.weights import Rounded
@@ -57,7 +56,7 @@ def repair(
         result[name], arrays = _match(executor, seen, rounded[name], model.constants[seen.node.inputs[2]])
         return arrays
 
-    sweep(model, changed, {}, chunks, visit, workers=workers, everywhere=True)
+    sweep(model, changed, chunks, visit, workers=workers)
     return result
 
 
@@ -80,12 +79,16 @@ def _match(
     given = {weight_name: item.weight, bias_name: own_bias}
     parameters = {name: torch.from_numpy(np.array(array)) for name, array in given.items()}
 
-    def moments(number: int, inputs: np.ndarray, targets: np.ndarray) -> tuple[Moments, Moments]:
+    def moments(scene: Scene) -> tuple[Moments, Moments]:
+        source = seen.node.inputs[0]
         with torch.inference_mode():
-            now = executor.apply(seen.node, {seen.node.inputs[0]: torch.from_numpy(inputs)}, parameters)[0].numpy()
-        return Moments.of(now, axis), Moments.of(targets, axis)
+            made = executor.apply(seen.node, {source: torch.from_numpy(scene.changed[source])}, parameters)[0]
+        targets = scene.original[seen.node.output]
+        if scene.other is not None:
+            targets = targets + (scene.original[scene.other] - scene.changed[scene.other])
+        return Moments.of(made.numpy(), axis), Moments.of(targets, axis)
 
-    pairs = cast("Sequence[tuple[Moments, Moments]]", seen.fold(moments))
+    pairs: list[tuple[Moments, Moments]] = seen.each(moments)
     now, wanted = (reduce(Moments.merge, side) for side in zip(*pairs, strict=True))
     gain = np.clip(wanted.deviation / np.maximum(now.deviation, 1e-12), *LIMITS)
     gain = np.where(now.deviation < 1e-3 * wanted.deviation, 1.0, gain)

@@ -14,7 +14,7 @@ from edgepress.report.terminal import merged
 
 def render(explanation: Explanation, console: Console) -> None:
     """Print the groups that can be cut, then why others must stay, then what else was met."""
-    free = [group for group in explanation.groups if group.refusal is None]
+    free = _free(explanation)
     kept = [Refusal(group.name, group.refusal) for group in explanation.groups if group.refusal is not None]
     layout.sentence(console, _sentence(explanation, free), "bold")
     console.print()
@@ -24,14 +24,15 @@ def render(explanation: Explanation, console: Console) -> None:
     for reason in merged(kept, None):
         layout.paragraph(console, "must stay", reason)
     for refusal in explanation.refusals:
-        layout.paragraph(console, "refused", str(refusal))
+        layout.paragraph(console, "wall", str(refusal))
+    for note in explanation.notes:
+        layout.paragraph(console, "note", note)
 
 
 def _sentence(explanation: Explanation, free: Sequence[GroupRow]) -> str:
-    channels = sum(group.size for group in free)
-    return (
-        f"{explanation.model}: {len(free)} of {len(explanation.groups)} channel groups can be cut, {channels} channels."
-    )
+    channels, every = sum(group.size for group in free), sum(group.size for group in explanation.groups)
+    groups = f"{len(free)} of {len(explanation.groups)} channel groups can be cut"
+    return f"{explanation.model}: {groups}, {channels} of {every} channels."
 
 
 def _cells(group: GroupRow) -> list[str]:
@@ -50,4 +51,11 @@ def pairs(explanation: Explanation) -> list[tuple[str, str]]:
         found.append((f"group.{group.name}", f"{group.size} {made} -> {read}"))
         if group.refusal is not None:
             found.append((f"group.{group.name}.refusal", group.refusal))
-    return found + [("refused", str(refusal)) for refusal in explanation.refusals]
+    free, every = (sum(group.size for group in groups) for groups in (_free(explanation), explanation.groups))
+    found += [("channels", str(every)), ("channels.free", str(free))]
+    found += [("wall", str(refusal)) for refusal in explanation.refusals]
+    return found + [("note", note) for note in explanation.notes]
+
+
+def _free(explanation: Explanation) -> list[GroupRow]:
+    return [group for group in explanation.groups if group.refusal is None]

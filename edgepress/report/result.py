@@ -17,7 +17,7 @@ from edgepress.report import schema
 
 REPORT_FORMAT = "edgepress-report/1"
 BENCH_FORMAT = "edgepress-bench/1"
-EXPLAIN_FORMAT = "edgepress-explain/1"
+EXPLAIN_FORMAT = "edgepress-explain/2"
 
 ORIGINAL = "original"
 PLAIN_INT8 = "plain-int8"
@@ -181,12 +181,12 @@ class Report:
         """The report as indented JSON, with the derived rows of the table under ``rows``."""
         from edgepress.report.rows import rows  # rows stands on the types above
 
-        return _dump(REPORT_FORMAT, self, rows=schema.encode(rows(self)))
+        return dump(REPORT_FORMAT, self, rows=schema.encode(rows(self)))
 
     @classmethod
     def from_json(cls, text: str) -> Report:
         """Read a report (InputError if it is none)."""
-        return _load(cls, REPORT_FORMAT, text)
+        return load(cls, REPORT_FORMAT, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,41 +216,59 @@ class Benchmark:
 
     def to_json(self) -> str:
         """The benchmark as indented JSON."""
-        return _dump(BENCH_FORMAT, self)
+        return dump(BENCH_FORMAT, self)
 
     @classmethod
     def from_json(cls, text: str) -> Benchmark:
         """Read a benchmark (InputError if it is none)."""
-        return _load(cls, BENCH_FORMAT, text)
+        return load(cls, BENCH_FORMAT, text)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """One channel group: nodes that make its channels and nodes that read them; ``refusal`` says why it must stay."""
+    """One channel group.
+
+    Attributes:
+        name: the first node that makes its channels.
+        size: number of channels.
+        producers: nodes that make them.
+        consumers: nodes that sum over them.
+        refusal: why it must stay whole; None if it may be cut.
+        stopper: the node, graph input or graph output that makes it impossible; "" where nothing does.
+    """
 
     name: str
     size: int
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     refusal: str | None
+    stopper: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What could be done to a model, without doing it."""
+    """What could be done to a model, without doing it.
+
+    Attributes:
+        model: path.
+        groups: channel groups.
+        refusals: walls that channels stop at.
+        notes: what was assumed.
+    """
 
     model: str
     groups: tuple[GroupRow, ...]
     refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The explanation as indented JSON."""
-        return _dump(EXPLAIN_FORMAT, self)
+        return dump(EXPLAIN_FORMAT, self)
 
     @classmethod
     def from_json(cls, text: str) -> Explanation:
         """Read an explanation (InputError if it is none)."""
-        return _load(cls, EXPLAIN_FORMAT, text)
+        return load(cls, EXPLAIN_FORMAT, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +280,17 @@ class Applied:
     note: str
 
 
-def _dump(form: str, value: object, **derived: Any) -> str:
+def dump(form: str, value: object, **derived: Any) -> str:
+    """A page as indented JSON that names its format; ``derived`` are further fields."""
     return json.dumps({"format": form, **schema.encode(value), **derived}, indent=1, allow_nan=False) + "\n"
 
 
-def _load(kind: type[T], form: str, text: str) -> T:
+def load(kind: type[T], form: str, text: str) -> T:
+    """Read what :func:`dump` wrote.
+
+    Raises:
+        InputError: it is something else.
+    """
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:

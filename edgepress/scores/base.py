@@ -7,14 +7,15 @@ A score says what must be observed (``needs``) and turns the statistics into one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from edgepress.calibrate.linear import Linear, linear
+from edgepress.calibrate.fits import Fit, fits_of
 from edgepress.calibrate.statistics import Probe
+from edgepress.errors import Refusal
 from edgepress.groups import Group
 from edgepress.model import Model
 
@@ -59,10 +60,41 @@ class Elimination(Score, Protocol):
         ...
 
 
-def consumers(model: Model, group: Group) -> Iterator[tuple[Linear, np.ndarray]]:
-    """The group's consumers as linear operators, each with its columns per channel: int64 [size, block]."""
-    for site in group.sites:
-        if site.role == "in":
-            view = linear(model, model.node(site.node))
-            if view is not None:
-                yield view, view.columns_of(site.index).reshape(group.size, -1)
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """What reads the channels of a group.
+
+    Attributes:
+        fits: each consumer that can be refitted, with its columns per channel, int64 [size, block].
+        refusals: the consumers that cannot, and why.
+    """
+
+    fits: tuple[tuple[Fit, np.ndarray], ...]
+    refusals: tuple[Refusal, ...]
+
+
+def readers(model: Model, group: Group) -> Readers:
+    """The consumers of a group as least-squares problems; consumers that share weights are one."""
+    sites = [(site.tensor, site.axis, site.index) for site in group.sites if site.role == "in"]
+    fits, refusals = fits_of(model, group.consumers)
+    found, uneven = [], []
+    for fit in fits:
+        blocks = _blocks(fit.owners(sites), group.size)
+        if blocks is None:
+            uneven.append(Refusal(fit.name, "it reads more of some channels than of others"))
+        elif blocks.size:
+            found.append((fit, blocks))
+    return Readers(tuple(found), (*refusals, *uneven))
+
+
+def consumers(model: Model, group: Group) -> tuple[tuple[Fit, np.ndarray], ...]:
+    """The group's consumers that can be refitted, each with its columns per channel: int64 [size, block]."""
+    return readers(model, group).fits
+
+
+def _blocks(owners: np.ndarray, size: int) -> np.ndarray | None:
+    """Columns of every channel, rising; None when they differ in number."""
+    counts = np.bincount(owners[owners >= 0], minlength=size)
+    if (counts != counts[0]).any():
+        return None
+    return np.argsort(np.where(owners < 0, size, owners), kind="stable")[: size * counts[0]].reshape(size, -1)

@@ -6,7 +6,9 @@ the column block ``j`` causes, when all other columns are refitted, is (block Op
     e_j = tr(W_j (Q_jj)^-1 W_j^T),   Q = A^-1,   then   W -= W_j (Q_jj)^-1 Q_j:,   Q -= Q_:j (Q_jj)^-1 Q_j:
 
 The cheapest block goes, again and again (backward elimination: one-shot scores would remove both members
-of a correlated pair). Several consumers of one group add up, each relative to the variance of its output.
+of a correlated pair). Several consumers of one group add up, each relative to the variance of its output; parts of one
+node (groups, phases, gates) relative to that of the whole node. Consumers that share weights are one problem, as they
+are when they are fitted. A hidden unit of a recurrent operator is read by the gates and by what comes behind.
 A first pass with (nearly) no ridge finds the lossless part: dead, constant and exactly dependent
 channels (constant ones depend on the column of ones).
 
@@ -19,12 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from edgepress.calibrate.linear import Linear
-from edgepress.calibrate.statistics import Gram, Probe, SplitGram, gram_probe
+from edgepress.calibrate.ridge import pulls
+from edgepress.calibrate.statistics import Probe, SplitGram, gram_probe
 from edgepress.groups import Group
 from edgepress.model import Model
 from edgepress.parallel import one_blas_thread
@@ -54,10 +56,11 @@ class Redundancy:
     name: str = "redundancy"
 
     def needs(self, model: Model, group: Group) -> tuple[Probe, ...]:
-        """One Gram per consumer."""
+        """One Gram for every part of a consumer."""
         return tuple(
-            gram_probe(view, view.node.name, positions=self.positions, seed=self.seed)
-            for view, _ in consumers(model, group)
+            gram_probe(part, positions=self.positions, seed=self.seed)
+            for fit, _ in consumers(model, group)
+            for part in fit.parts
         )
 
     def score(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> np.ndarray:
@@ -73,11 +76,12 @@ class Redundancy:
             return self._rank(model, group, statistics)
 
     def _rank(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> Ranking:
-        parts = [_Part.of(view, blocks, statistics[view.node.name], model) for view, blocks in consumers(model, group)]
+        parts = _parts(model, group, statistics)
         free = _lossless(parts, group.size)
         order, cost = _eliminate([part.regularized(RIDGE) for part in parts], group.size, first=free)
         cost[: len(free) + 1] = 0.0
-        return Ranking(np.array(order, np.int64), np.maximum.accumulate(cost), len(free), 1.0 * len(parts))
+        energy = float(len(set(group.consumers)))
+        return Ranking(np.array(order, np.int64), np.maximum.accumulate(cost), len(free), energy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +97,7 @@ class _Part:
     blocks: np.ndarray
     energy: float
     rows: int
-    has_bias: bool
-
-    @classmethod
-    def of(cls, view: Linear, blocks: np.ndarray, split: SplitGram, model: Model) -> _Part:
-        gram: Gram = split.whole
-        energy = max(gram.variance, 1e-30)
-        bias = None if view.bias is None else model.constants[view.bias]
-        weights = view.augmented(model.constants[view.weight], bias)
-        if bias is None:
-            gram, weights = gram.select(np.arange(view.columns)), weights[:, :-1]
-        inner, cross = gram.inner / gram.rows, gram.cross / gram.rows
-        return cls(inner, cross, weights, blocks, energy, gram.rows, view.bias is not None)
+    biases: int
 
     def independent(self, idle: list[int]) -> bool:
         """Quick proof that no channel but the idle ones depends on others: the scaled Gram is positive definite."""
@@ -120,14 +113,27 @@ class _Part:
 
     def regularized(self, ridge: float) -> _Elimination:
         """The state of an elimination: refitted weights and inverse Gram under a ridge toward the given weights."""
-        diagonal = np.diag(self.inner)
-        mean = float((diagonal[:-1] if self.has_bias else diagonal).mean())
-        pull = np.full(len(self.inner), max(ridge * mean, 1e-30))
-        if self.has_bias:
-            pull[-1] = 1e-9
+        pull = pulls(self.inner, ridge, self.biases)
         inverse = np.linalg.inv(self.inner + np.diag(pull))
         inverse = (inverse + inverse.T) / 2
         return _Elimination((self.cross + self.weights * pull) @ inverse, inverse, self.blocks, self.energy)
+
+
+def _parts(model: Model, group: Group, statistics: Mapping[str, Any]) -> list[_Part]:
+    """The group's consumers; the parts of one node are measured against the energy of all its outputs."""
+    fits = consumers(model, group)
+    splits = [[cast(SplitGram, statistics[part.name]) for part in fit.parts] for fit, _ in fits]
+    energies: dict[str, float] = {}
+    for (fit, _), own in zip(fits, splits, strict=True):
+        energy = sum(split.whole.variance * split.whole.rows for split in own)
+        energies[fit.node.name] = energies.get(fit.node.name, 0.0) + energy
+    found = []
+    for (fit, blocks), own in zip(fits, splits, strict=True):
+        gram = fit.joined(own).whole
+        energy = max(energies[fit.node.name] / gram.rows, 1e-30)
+        inner, cross = gram.inner / gram.rows, gram.cross / gram.rows
+        found.append(_Part(inner, cross, fit.matrix(model.constants), blocks, energy, gram.rows, fit.biases))
+    return found
 
 
 class _Elimination:

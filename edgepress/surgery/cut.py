@@ -7,8 +7,8 @@ Guarantee: both compute the same function up to float rounding (:mod:`edgepress.
 the interface (inputs, outputs, symbolic batch), opset, IR version and metadata stay. A cut model has passed
 onnx's full checker and has been loaded by onnxruntime, or it is not returned.
 
-onnx-graphsurgeon edits the flat float graph; what it drops on the way (metadata, doc strings, stated types)
-is put back by name, and shapes are inferred anew.
+onnx-graphsurgeon edits an outline of the graph, without its weights (:mod:`edgepress.surgery.frame`); shapes are
+inferred anew. Bodies of If, Loop and Scan are not touched.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import shape_inference
 
-from edgepress import runtime
 from edgepress.errors import InvariantError, ModelError, Refusal
 from edgepress.groups import Grouping
 from edgepress.model import Model
+from edgepress.surgery.frame import closed, opened
 from edgepress.surgery.mend import Survivors, mend
 
 Removed = Mapping[str, Sequence[int]]
@@ -65,13 +65,11 @@ def cut(model: Model, grouping: Grouping, removed: Removed) -> Cutting:
     if not any(len(channels) for channels in chosen.values()):
         return Cutting(model, {})
     kept = _kept(model, grouping, chosen)
-    original = model.edit()
-    graph = gs.import_onnx(original)
-    tensors = graph.tensors()
-    for name, axes in kept.items():
-        tensors[name].values = _compress(model.constants[name], axes)
-    mend(graph, model, Survivors(grouping.channels, _gone(grouping, chosen)))
-    return Cutting(_checked(_restored(gs.export_onnx(graph, do_type_check=False), original)), kept)
+    weights = {name: _compress(model.constants[name], axes) for name, axes in kept.items()}
+    graph = opened(model)
+    left = Survivors(grouping.channels, _gone(grouping, chosen), model.constants, kept, grouping.values)
+    mend(graph, model, left)
+    return Cutting(_checked(graph, model, weights), kept)
 
 
 def silence(model: Model, grouping: Grouping, removed: Removed) -> Model:
@@ -82,17 +80,14 @@ def silence(model: Model, grouping: Grouping, removed: Removed) -> Model:
             if site.role == "in":
                 values = zeroed.setdefault(site.tensor, model.constants[site.tensor].copy())
                 np.moveaxis(values, site.axis, 0)[site.index[channels].ravel()] = 0
-    return model.with_constants(zeroed)
+    proto = model.frame()
+    model.fill(proto, model.constants.keys(), zeroed)
+    return Model.of(proto)
 
 
 def surgery_refusal(model: Model) -> Refusal | None:
     """Why this graph cannot be edited; None if it can."""
-    proto = model.edit()
-    nested = next((node for node in proto.graph.node if any(a.g.node or a.graphs for a in node.attribute)), None)
-    if nested is not None:
-        return Refusal(
-            nested.name or nested.op_type, "the graph has control flow", "export it without If, Loop or Scan"
-        )
+    proto = model.frame()
     if proto.functions or proto.graph.sparse_initializer:
         return Refusal("model", "it holds functions or sparse weights", "normalize it first")
     for name, type_ in model.types.items():
@@ -154,41 +149,12 @@ def _compress(values: np.ndarray, axes: tuple[np.ndarray | None, ...]) -> np.nda
     return np.ascontiguousarray(values)
 
 
-def _restored(exported: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
-    """The edited graph in the original's frame: everything but nodes and weights as it was."""
-    nodes, weights = list(exported.graph.node), {item.name: item for item in exported.graph.initializer}
-    notes = {tuple(node.output): node for node in original.graph.node}
-    before = {item.name: item for item in original.graph.initializer}
-    inputs = [value for value in original.graph.input if value.name not in before]
-    result = onnx.ModelProto()
-    result.CopyFrom(original)
-    for field in ("node", "initializer", "value_info", "input"):
-        result.graph.ClearField(field)
-    result.graph.input.extend(inputs)
-    for node in nodes:
-        old = notes[tuple(node.output)]
-        node.name, node.doc_string = old.name, old.doc_string
-        node.metadata_props.extend(old.metadata_props)
-        result.graph.node.append(node)
-    names = [name for name in before if name in weights] + [name for name in weights if name not in before]
-    for name in names:
-        item = weights[name]
-        if name in before:
-            item.doc_string = before[name].doc_string
-            item.ClearField("metadata_props")
-            item.metadata_props.extend(before[name].metadata_props)
-        result.graph.initializer.append(item)
-    return result
-
-
-def _checked(proto: onnx.ModelProto) -> Model:
-    """The model with shapes inferred anew, after onnx's full check and a load by onnxruntime."""
+def _checked(graph: gs.Graph, model: Model, weights: Mapping[str, np.ndarray]) -> Model:
+    """The edited model with shapes inferred anew, after onnx's full check and a load by onnxruntime."""
     try:
-        inferred = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(inferred, full_check=True)
-        model = Model.of(inferred)
-        runtime.session(model.data)
+        made = Model.of(closed(graph, model, weights))
+        made.session()
     except (shape_inference.InferenceError, onnx.checker.ValidationError, ModelError) as error:
         first = str(error).strip().splitlines()[0]
         raise InvariantError(f"A cut made an illegal model ({first}): please report it with the model.") from error
-    return model
+    return made

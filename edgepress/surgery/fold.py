@@ -1,42 +1,52 @@
-"""Redistribution: after a cut, refit every layer whose input changed (Shah 2020, sequential form).
+"""Redistribution: after a cut, refit every linear operator whose input changed (Shah 2020, sequential form).
 
-For each such layer, inputs come from the compressed network as it is by then, targets are the ORIGINAL network's
-pre-activations (corrected at residual Adds), and the new weights are the ridge least-squares solution pulled toward the
-sliced original weights, with the ridge chosen on held-out chunks (``calibrate.ridge``)::
+For each of them, inputs come from the compressed network as it is by then, targets are the ORIGINAL network's outputs
+(corrected at residual Adds), and the new weights are the ridge least-squares solution pulled toward the sliced original
+weights, with the ridge chosen on held-out chunks (``calibrate.ridge``)::
 
     min_M  sum ||y_original - M [x_compressed, 1]||^2 + r ||M - W_sliced||^2
 
+What is an operator is said in ``calibrate.views``: every group of a Conv, every phase of a ConvTranspose, a Gemm,
+MatMul (with the bias of the Add behind it) or Einsum, the gates of a recurrent operator. Some cases need more:
+
+* Depthwise convolutions are carried along: their error is mended by the next dense layer (refitting their few taps
+  gained nothing).
+* Behind a Concat all columns are fitted, not only those of the branch that lost channels: the others take over a part
+  of what is gone. (Measured with 256 to 30,000 rows: the error on hold-out samples is 10 to 30 % lower than with the
+  other branches' columns left as they are, never higher; the ridge keeps them near where they were.)
+* Several nodes with the same weights are fitted jointly where the first of them stands. The inputs of the later ones
+  in the compressed network are not known there: those of the original network, without the removed channels, stand in.
+* A recurrent operator reads its own past. Its rows take the states from the original network, without the removed units
+  (teacher forcing); so it can be fitted before it runs.
+
 Measured: deletion alone destroys trained networks, scalar redistribution recovers part, this recovers 91-92 of 93
-points at half the multiply-adds. Depthwise and grouped layers are sliced, not refitted (no gain measured); so are
-layers that share weights.
+points at half the multiply-adds.
 Guarantee: deterministic; bit-identical for any number of workers.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
-from typing import cast
 
 import numpy as np
 
-from edgepress.calibrate.linear import Linear, linear
+from edgepress.calibrate.fits import Fit, fits_of
 from edgepress.calibrate.ridge import refit
 from edgepress.calibrate.statistics import Gram, SplitGram
-from edgepress.executor.sweep import Visit, sweep
+from edgepress.calibrate.views import Part
+from edgepress.executor.run import Executor, single_threaded
+from edgepress.executor.sweep import Scene, Visit, sweep
 from edgepress.model import Model
+from edgepress.parallel import ordered_map
 from edgepress.surgery.cut import Cutting
 
+Chunks = Sequence[Mapping[str, np.ndarray]]
 
-def fold(
-    original: Model,
-    cutting: Cutting,
-    chunks: Sequence[Mapping[str, np.ndarray]],
-    *,
-    positions: int,
-    seed: int,
-    workers: int,
-) -> Model:
+
+def fold(original: Model, cutting: Cutting, chunks: Chunks, *, positions: int, seed: int, workers: int) -> Model:
     """Refit the cut model against the original one.
 
     Args:
@@ -47,27 +57,142 @@ def fold(
         seed: seed of the choice of positions.
         workers: threads.
     """
+    twins = _twins(original, cutting)
+    sampling = _Sampling(positions, seed)
+    elsewhere = _elsewhere(original, twins, chunks, sampling, workers)
 
     def visit(seen: Visit) -> Mapping[str, np.ndarray]:
-        view = linear(cutting.model, seen.node)
-        if view is None or _tied(cutting.model, view):
-            return {}
+        given: dict[str, np.ndarray] = {}
+        for twin in twins.get(seen.node.name, ()):
+            if seen.stale or twin.forgets:
+                known = ChainMap(given, seen.parameters)  # type: ignore[arg-type]
+                given |= _refitted(twin, seen, known, elsewhere, sampling)
+        return given
 
-        def observe(number: int, inputs: np.ndarray, targets: np.ndarray) -> SplitGram:
-            generator = np.random.default_rng([seed, number])
-            chosen = view.choose(targets, positions, generator)
-            return SplitGram.of(Gram.of(view.rows(inputs, chosen), view.targets(targets, chosen)), number)
-
-        split = reduce(SplitGram.merge, cast("Sequence[SplitGram]", seen.fold(observe)))
-        weight = seen.parameters[view.weight]
-        bias = None if view.bias is None else seen.parameters[view.bias]
-        given = view.augmented(weight, bias)
-        fitted = refit(split, given, np.arange(given.shape[1]), with_bias=bias is not None).matrix
-        return view.parameters_of(fitted, weight, bias)
-
-    return sweep(original, cutting.model, cutting.kept, chunks, visit, workers=workers)
+    return sweep(original, cutting.model, chunks, visit, workers=workers)
 
 
-def _tied(model: Model, view: Linear) -> bool:
-    """Another node reads the same weights: what fits here would spoil that one."""
-    return any(len(model.consumers(name)) > 1 for name in (view.weight, view.bias) if name is not None)
+@dataclass(frozen=True, slots=True)
+class _Sampling:
+    """Which positions of a chunk are looked at (private)."""
+
+    positions: int
+    seed: int
+
+    def of(self, part: Part, values: Mapping[str, np.ndarray], number: int) -> np.ndarray | None:
+        return part.choose(values, self.positions, np.random.default_rng([self.seed, number]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Twin:
+    """A fit of the cut model and what it was in the original (private).
+
+    Attributes:
+        then: the fit of the original.
+        now: the fit of the cut model.
+        outputs: outputs of ``then`` that are left.
+        columns: per part, the columns of ``then`` that are left (the bias not counted).
+    """
+
+    then: Fit
+    now: Fit
+    outputs: np.ndarray
+    columns: tuple[np.ndarray, ...]
+
+    @property
+    def forgets(self) -> bool:
+        """Whether states that a part remembers are gone."""
+        pairs = zip(self.then.parts, self.columns, strict=True)
+        return any(len(kept) < part.columns for part, kept in pairs if part.geometry.answer is None)
+
+
+def _twins(original: Model, cutting: Cutting) -> dict[str, list[_Twin]]:
+    """The fits by their first node; without those of nodes that lost a whole part (then numbers mean other groups)."""
+    names = [node.name for node in original.nodes]
+    before, after = (fits_of(model, names)[0] for model in (original, cutting.model))
+    made = {fit.name: fit for fit in after}
+    left = {fit.name: np.flatnonzero(fit.kept(cutting.kept)[0]) for fit in before}
+    broken = {part.node.name for fit in before if fit.name not in made or not left[fit.name].size for part in fit.parts}
+    found: dict[str, list[_Twin]] = {}
+    for then in before:
+        if not broken & {part.node.name for part in then.parts}:
+            columns = tuple(_kept_columns(part, cutting) for part in then.parts)
+            twin = _Twin(then, made[then.name], left[then.name], columns)
+            found.setdefault(then.node.name, []).append(twin)
+    return found
+
+
+def _kept_columns(part: Part, cutting: Cutting) -> np.ndarray:
+    masks = [source.kept(cutting.kept.get(source.tensor, ()))[1] for source in part.weights]
+    return np.flatnonzero(np.concatenate(masks))
+
+
+def _refitted(
+    twin: _Twin, seen: Visit, known: Mapping[str, np.ndarray], elsewhere: Mapping[str, SplitGram], sampling: _Sampling
+) -> dict[str, np.ndarray]:
+    """New initializers of one fit."""
+
+    def split_of(number: int, part: Part) -> SplitGram:
+        if part.node.name != seen.node.name:
+            return elsewhere[part.name]
+        observed: list[SplitGram] = seen.each(lambda scene: _observed(twin, number, scene, sampling))
+        return reduce(SplitGram.merge, observed)
+
+    fit = twin.now
+    splits = [split_of(number, part) for number, part in enumerate(fit.parts)]
+    found = refit(fit.joined(splits), fit.matrix(known), np.arange(fit.width), biases=fit.biases)
+    return fit.written(found.matrix, known)
+
+
+def _observed(twin: _Twin, number: int, scene: Scene, sampling: _Sampling) -> SplitGram:
+    """Inputs of the changed network against outputs of the original one, of one part and chunk."""
+    then, now = twin.then.parts[number], twin.now.parts[number]
+    chosen = sampling.of(then, scene.original, scene.number)
+    targets = then.targets(scene.original, chosen)[:, twin.outputs]
+    if scene.other is not None and then.geometry.answer is not None:
+        right = then.geometry.outputs(scene.original[scene.other], chosen)[:, twin.outputs]
+        targets += right - now.geometry.outputs(scene.changed[scene.other], chosen)
+    past = then.geometry.states(scene.original, chosen)
+    if past is not None:
+        kept = twin.columns[number] - (then.columns - past.shape[1])
+        past = past[:, kept[kept >= 0]]
+    return SplitGram.of(Gram.of(now.rows(scene.changed, chosen, past), targets), scene.number)
+
+
+def _elsewhere(
+    original: Model, twins: Mapping[str, Sequence[_Twin]], chunks: Chunks, sampling: _Sampling, workers: int
+) -> dict[str, SplitGram]:
+    """Moments of parts that are fitted before their node is reached: on the original network (see the module)."""
+    later = [
+        (twin, number)
+        for name, group in twins.items()
+        for twin in group
+        for number, part in enumerate(twin.then.parts)
+        if part.node.name != name
+    ]
+    if not later:
+        return {}
+    executor = Executor(original)
+    wanted = sorted({name for twin, number in later for name in twin.then.parts[number].geometry.tensors})
+
+    def one(numbered: tuple[int, Mapping[str, np.ndarray]]) -> list[SplitGram]:
+        chunk, inputs = numbered
+        inner = [name for name in wanted if name not in inputs]
+        made = executor.run(inputs, capture=inner)
+        values = {**inputs, **{name: np.asarray(made[name]) for name in inner}}
+        return [_restricted(twin, number, values, chunk, sampling) for twin, number in later]
+
+    with single_threaded():
+        observed = list(ordered_map(one, enumerate(chunks), workers=workers))
+    merged = [reduce(SplitGram.merge, column) for column in zip(*observed, strict=True)]
+    return {twin.now.parts[number].name: split for (twin, number), split in zip(later, merged, strict=True)}
+
+
+def _restricted(
+    twin: _Twin, number: int, values: Mapping[str, np.ndarray], chunk: int, sampling: _Sampling
+) -> SplitGram:
+    """Rows of the original network without the removed columns."""
+    part, kept = twin.then.parts[number], twin.columns[number]
+    chosen = sampling.of(part, values, chunk)
+    gram = Gram.of(part.rows(values, chosen), part.targets(values, chosen))
+    return SplitGram.of(gram.select(np.append(kept, part.columns), twin.outputs), chunk)

@@ -61,7 +61,7 @@ def check_cut(
 
 
 def _outputs(model: Model, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    opened = runtime.session(model.data)
+    opened = model.session()
     return [runtime.run(opened, feed) for feed in feeds]
 
 

@@ -7,17 +7,53 @@ can, change no argument, and are differentiable wherever the mathematics is.
 
 from __future__ import annotations
 
-from edgepress.ops.kernels import elementwise, joins, layout, pooling, reductions, weighted
+from edgepress.ops.kernels import (
+    algebra,
+    attention,
+    elementwise,
+    indexing,
+    joins,
+    layout,
+    microsoft,
+    normalization,
+    pooling,
+    recurrent,
+    reductions,
+    resize,
+    rotary,
+    sampling,
+    shapes,
+    transposed,
+    weighted,
+)
 from edgepress.ops.kernels.call import Call, Kernel
+from edgepress.ops.row import Op
 
 KERNELS: dict[str, Kernel] = {
     **weighted.KERNELS,
+    **transposed.KERNELS,
+    **algebra.KERNELS,
+    **recurrent.KERNELS,
+    **attention.KERNELS,
+    **rotary.KERNELS,
+    **microsoft.KERNELS,
+    **normalization.KERNELS,
     **elementwise.KERNELS,
     **joins.KERNELS,
     **pooling.KERNELS,
+    **resize.KERNELS,
+    **sampling.KERNELS,
     **reductions.KERNELS,
     **layout.KERNELS,
+    **indexing.KERNELS,
+    **shapes.KERNELS,
 }
 """Kernel name of a table row -> function."""
 
-__all__ = ["KERNELS", "Call", "Kernel"]
+
+def kernel_of(row: Op) -> Kernel | None:
+    """The torch function of a row; None when it has none."""
+    return KERNELS.get(row.kernel) if isinstance(row.kernel, str) else row.kernel
+
+
+__all__ = ["KERNELS", "Call", "Kernel", "kernel_of"]

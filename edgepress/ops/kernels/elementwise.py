@@ -6,6 +6,7 @@ carry a gradient: the scalar kernels of torch are several times faster than the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,21 +15,9 @@ import torch.nn.functional as F
 from onnx import TensorProto
 
 from edgepress.ops.kernels.call import Call, Kernel, require
+from edgepress.ops.kernels.types import CAST_TYPES
 
 Unary = Callable[[torch.Tensor], torch.Tensor]
-
-CAST_TYPES: dict[int, torch.dtype] = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.DOUBLE: torch.float64,
-    TensorProto.FLOAT16: torch.float16,
-    TensorProto.INT8: torch.int8,
-    TensorProto.INT16: torch.int16,
-    TensorProto.INT32: torch.int32,
-    TensorProto.INT64: torch.int64,
-    TensorProto.UINT8: torch.uint8,
-    TensorProto.BOOL: torch.bool,
-}
-"""ONNX element type -> torch element type, for the types Cast converts alike in torch and onnxruntime."""
 
 
 def _unary(function: Unary) -> Kernel:
@@ -41,7 +30,10 @@ def _unary(function: Unary) -> Kernel:
 def clip(
     call: Call, x: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Clip to scalar bounds; where ``low > high`` the result is ``high``."""
+    """Clip to scalar bounds, attributes before opset 11; where ``low > high`` the result is ``high``."""
+    if call.opset < 11:
+        lowest, highest = _old_bounds(call, x)
+        return torch.clamp(x, lowest, highest)
     bounds = [bound for bound in (low, high) if bound is not None]
     require(all(bound.numel() == 1 for bound in bounds), "Clip with bounds that are not scalars")
     if not bounds:
@@ -49,6 +41,13 @@ def clip(
     if any(bound.requires_grad for bound in bounds):
         return torch.clamp(x, None if low is None else low.reshape(()), None if high is None else high.reshape(()))
     return torch.clamp(x, None if low is None else low.item(), None if high is None else high.item())
+
+
+def _old_bounds(call: Call, x: torch.Tensor) -> tuple[float, float]:
+    """Bounds of Clip before opset 11: attributes, by default the finite range of float (since opset 6)."""
+    wide = x.dtype in (torch.float32, torch.float64)
+    limit = torch.finfo(torch.float32).max if call.opset >= 6 and wide else math.inf
+    return float(call.get("min", -limit)), float(call.get("max", limit))
 
 
 def leaky_relu(call: Call, x: torch.Tensor) -> torch.Tensor:
@@ -91,11 +90,54 @@ def gelu(call: Call, x: torch.Tensor) -> torch.Tensor:
     return F.gelu(x, approximate=approximate)
 
 
+def celu(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """``x`` where ``x >= 0``, else ``alpha * (exp(x / alpha) - 1)``."""
+    return F.celu(x, float(call.get("alpha", 1.0)))
+
+
+def selu(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """``gamma * elu(x, alpha)``; the defaults are those of self-normalizing networks."""
+    usual = (1.67326319217681884765625, 1.05070102214813232421875) if call.opset >= 6 else (1.6732, 1.0507)
+    return F.elu(x, float(call.get("alpha", usual[0]))) * float(call.get("gamma", usual[1]))
+
+
+def swish(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """``x * sigmoid(alpha * x)``."""
+    alpha = float(call.get("alpha", 1.0))
+    return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
+
+
+def thresholded_relu(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """``x`` where ``x > alpha``, else 0."""
+    return torch.where(x > float(call.get("alpha", 1.0)), x, torch.zeros_like(x))
+
+
+def shrink(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """``x + bias`` below ``-lambd``, ``x - bias`` above ``lambd``, 0 between."""
+    limit, bias = float(call.get("lambd", 0.5)), float(call.get("bias", 0.0))
+    require(x.is_floating_point(), f"Shrink of {x.dtype}")
+    return torch.where(x < -limit, x + bias, torch.where(x > limit, x - bias, torch.zeros_like(x)))
+
+
+def is_inf(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """Whether an element is infinite, of the signs asked for."""
+    none = torch.zeros_like(x, dtype=torch.bool)
+    above = torch.isposinf(x) if call.get("detect_positive", 1) else none
+    below = torch.isneginf(x) if call.get("detect_negative", 1) else none
+    return above | below
+
+
 def cast(call: Call, x: torch.Tensor) -> torch.Tensor:
     """Convert between floats, integers and bool; float to integer truncates, anything but 0 is true."""
     code = int(call.attributes["to"])
     require(code in CAST_TYPES, f"Cast to {TensorProto.DataType.Name(code)}")
     return x.to(CAST_TYPES[code])
+
+
+def cast_like(call: Call, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Convert to the element type of ``target``."""
+    require(target.dtype in CAST_TYPES.values(), f"CastLike to {target.dtype}")
+    return x.to(target.dtype)
 
 
 def identity(call: Call, x: torch.Tensor) -> torch.Tensor:
@@ -108,6 +150,7 @@ def dropout(
 ) -> torch.Tensor | tuple[torch.Tensor, ...]:
     """Inference Dropout: the input itself and, from opset 12 on, a mask that is true everywhere."""
     require(training is None or not bool(training), "Dropout in training mode")
+    require(call.opset >= 7 or bool(call.get("is_test", 0)), "Dropout in training mode (is_test = 0)")
     if call.outputs == 1:
         return x
     require(call.opset >= 12, "the mask of Dropout, which is not defined for inference before opset 12")
@@ -124,15 +167,42 @@ KERNELS: dict[str, Kernel] = {
     "hard_swish": _unary(F.hardswish),
     "tanh": _unary(torch.tanh),
     "elu": elu,
+    "celu": celu,
+    "selu": selu,
     "softplus": softplus,
+    "softsign": _unary(F.softsign),
     "gelu": gelu,
+    "mish": _unary(F.mish),
+    "swish": swish,
+    "thresholded_relu": thresholded_relu,
+    "shrink": shrink,
     "erf": _unary(torch.erf),
     "exp": _unary(torch.exp),
     "log": _unary(torch.log),
     "sqrt": _unary(torch.sqrt),
+    "reciprocal": _unary(torch.reciprocal),
     "abs": _unary(torch.abs),
     "neg": _unary(torch.neg),
+    "sign": _unary(torch.sign),
+    "ceil": _unary(torch.ceil),
+    "floor": _unary(torch.floor),
+    "round": _unary(torch.round),
+    "sin": _unary(torch.sin),
+    "cos": _unary(torch.cos),
+    "tan": _unary(torch.tan),
+    "asin": _unary(torch.asin),
+    "acos": _unary(torch.acos),
+    "atan": _unary(torch.atan),
+    "sinh": _unary(torch.sinh),
+    "cosh": _unary(torch.cosh),
+    "asinh": _unary(torch.asinh),
+    "acosh": _unary(torch.acosh),
+    "atanh": _unary(torch.atanh),
+    "not": _unary(torch.logical_not),
+    "is_nan": _unary(torch.isnan),
+    "is_inf": is_inf,
     "cast": cast,
+    "cast_like": cast_like,
     "identity": identity,
     "dropout": dropout,
 }

@@ -55,6 +55,8 @@ def batch_normalization(
 ) -> torch.Tensor:
     """Inference BatchNormalization of ``[N, C, ...]`` with four vectors ``[C]``."""
     require(not call.get("training_mode", 0), "BatchNormalization with training_mode = 1")
+    require(call.opset >= 7 or bool(call.get("is_test", 0)), "BatchNormalization in training mode (is_test = 0)")
+    require(bool(call.get("spatial", 1)), "BatchNormalization with spatial = 0")
     # until opset 13 extra outputs are what asks for training mode
     require(call.outputs == 1, "BatchNormalization with the outputs of training")
     require(x.ndim >= 2, f"BatchNormalization of rank {x.ndim}")
