@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import itertools
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -248,17 +247,21 @@ class Model:
         """Whether two models are equal byte for byte; nothing large is serialized for it."""
         if not self.large and not other.large:
             return self.data == other.data
-        pairs = itertools.zip_longest(self._apart(), other._apart())
-        return all(left == right for left, right in pairs)
+        light, big = zip(*(one._detached() for one in (self, other)), strict=True)
+        return bool(light[0] == light[1] and big[0] == big[1])  # messages are compared without a copy
 
     def _parts(self) -> Iterator[bytes]:
         return iter([self.data]) if self.fits_one_file else self._apart()
 
     def _apart(self) -> Iterator[bytes]:
         """The graph without big weights, then these one by one."""
-        yield storage.detached(self._proto, "").SerializeToString(deterministic=True)
-        for item in filter(storage.is_big, self._proto.graph.initializer):
-            yield storage.values(item)
+        light, big = self._detached()
+        yield light
+        yield from map(storage.values, big)
+
+    def _detached(self) -> tuple[bytes, list[onnx.TensorProto]]:
+        light = storage.detached(self._proto, "").SerializeToString(deterministic=True)
+        return bytes(light), [item for item in self._proto.graph.initializer if storage.is_big(item)]
 
     def session(self, *, threads: int = 1) -> runtime.Session:
         """Open the model in onnxruntime, whatever its size (:func:`edgepress.runtime.session`).

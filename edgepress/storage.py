@@ -112,10 +112,11 @@ def detached(proto: onnx.ModelProto, location: str) -> onnx.ModelProto:
         if not is_big(item):
             copy.graph.initializer.append(kept[item.name])
             continue
-        made = copy.graph.initializer.add(
-            name=item.name, data_type=item.data_type, doc_string=item.doc_string, dims=item.dims,
-            metadata_props=item.metadata_props, data_location=onnx.TensorProto.EXTERNAL,
-        )  # fmt: skip
+        made = copy.graph.initializer.add(name=item.name, data_type=item.data_type, dims=item.dims)
+        made.metadata_props.extend(item.metadata_props)
+        if item.doc_string:
+            made.doc_string = item.doc_string
+        made.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (("location", location), ("offset", str(offset)), ("length", str(_size(item)))):
             made.external_data.add(key=key, value=value)
         offset = _aligned(offset + _size(item))

@@ -77,6 +77,12 @@ TOYS = {
         {"w1": (6, 8), "b1": (8,), "w2": (7, 8), "b2": (1, 7), "w3": (7, 5), "b3": (1,), "s": ()},
         (8, 7),
     ),
+    "gemm_of_a_transposed_input": Toy(
+        """g (float[N,6] x) => (float[N,5] y) {
+        a = Gemm(x,w1,b1)  t = Transpose<perm=[1,0]>(a)  r = Relu(t)  y = Gemm<transA=1,transB=1>(r,w2) }""",
+        {"w1": (6, 8), "b1": (8,), "w2": (5, 8)},
+        (8,),
+    ),
     "left_matmul": Toy(
         """g (float[N,6,4] x) => (float[N,5,4] y) {
         a = MatMul(w1,x)  b = Add(a,b1)  r = Relu(b)  y = MatMul(w2,r) }""",

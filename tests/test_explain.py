@@ -190,8 +190,11 @@ def test_an_operator_that_stops_one_group_and_passes_another(toy: Callable[[str]
 
 
 def test_channels_that_must_stay_for_another_reason(toy: Callable[[str], Path]) -> None:
-    (row,) = explain_operator(toy("residual"), "Add").nodes
+    answer = explain_operator(toy("residual"), "Add")
+    (row,) = answer.nodes
     assert (row.passes, row.stays, row.stops, row.reason) == ((), ("n_a",), (), "")
+    assert [refusal.what for refusal in answer.held] == ["n_a"] and "residual stream" in answer.held[0].reason
+    assert "held       n_a, at 1 node: residual stream" in screen(answer)
 
 
 def unknown(path: Path) -> Path:

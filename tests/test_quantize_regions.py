@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from quantize_tools import CONV, answers, kernel, parse, samples, to_int8, worst_sqnr
 
@@ -43,6 +44,28 @@ def test_float_pool_between_float_nodes_and_int8_pool_between_int8_nodes() -> No
 def test_add_of_two_float_branches_stays_float() -> None:
     model = parse(f"a = Tanh(x) b = Abs(x) c = Add(a, b) y = {CONV}(c, w)", w=W1)
     assert inside(model, 3) == {"Conv.3"}
+
+
+def test_what_is_infinite_stays_float() -> None:
+    model = typed(parse(f"a = {CONV}(x, w, b) t = {CONV}(x, v, b) c = Add(a, t) y = {CONV}(c, w)", w=W1, v=W2, b=B))
+    convolutions = [node.name for node in model.nodes if node.op == "Conv"][:2]
+    assert "/net/Add.2" in int8_units(model, [*convolutions, model.nodes[3].name])
+    assert int8_units(model, convolutions, ["c"]) == set(convolutions)
+
+
+def test_an_infinite_mask_is_left_alone() -> None:
+    model = parse(
+        f"a = {CONV}(x, w, b) m = Where(k, a, low) c = Add(a, m) s = Softmax(c) y = {CONV}(s, v, b)",
+        arrays={"k": (np.arange(14) < 9).astype(np.float32), "low": np.array(-np.inf)}, w=W1, v=W2, b=B,
+    )  # fmt: skip
+    proto = model.edit()
+    cast = onnx.helper.make_node("Cast", ["k"], ["bits"], name="/net/Cast", to=onnx.TensorProto.BOOL)
+    proto.graph.node.insert(0, cast)
+    proto.graph.node[2].input[0] = "bits"
+    model, feed = Model.of(proto), samples(16, 14, 14)
+    quantized = to_int8(model, feed)
+    assert [node.op for node in quantized.nodes].count("QuantizeLinear") >= 2
+    assert worst_sqnr(model, quantized, feed) > 20
 
 
 def test_pooling_is_int8_only_behind_int8() -> None:

@@ -86,7 +86,7 @@ def sweep(
 
     Args:
         original: the reference network.
-        changed: the same nodes by name, with other weights, possibly narrower.
+        changed: the same nodes by name, with other weights, possibly narrower, and perhaps more that mend shapes.
         chunks: inputs, ready to run.
         visit: called for every node.
         workers: threads.
@@ -133,6 +133,7 @@ class _Sweep:
         self.given: dict[str, np.ndarray] = {}
         self.differs: set[str] = {name for name in original.parameters if self._parameter_differs(name)}
         self.others = _other_branches(original.model)
+        self.added = _added(original.model, changed.model)
 
     def _parameter_differs(self, name: str) -> bool:
         twin = self.changed.parameters.get(name)
@@ -142,6 +143,9 @@ class _Sweep:
     def step(self, position: int, node: Node, visit: Visitor) -> None:
         """Compute one node in both networks, visiting it in between."""
         twin = self.changed.model.node(node.name)
+        for more in self.added.get(node.name, ()):
+            self._each(lambda pair, more=more: _compute(self.changed, more, pair.changed))  # type: ignore[misc]
+            self.differs.update(more.outputs)
         self._each(lambda pair: _compute(self.original, node, pair.original))
         stale = any(name in self.differs for name in node.inputs if name not in self.original.parameters)
         self._accept(visit(Visit(twin, stale, _Arrays(self.changed.parameters), self._looker(node))))
@@ -178,6 +182,19 @@ class _Sweep:
             return None
         # a broadcast one: one value stands for many
         return other if pair.original[other].shape == pair.original[node.output].shape else None
+
+
+def _added(original: Model, changed: Model) -> dict[str, list[Node]]:
+    """Nodes that only the changed network has (mended shapes), by the name of the common node they stand before."""
+    common = {node.name for node in original.nodes}
+    found: dict[str, list[Node]] = {}
+    waiting: list[Node] = []
+    for node in changed.nodes:
+        if node.name not in common:
+            waiting.append(node)
+        elif waiting:
+            found[node.name], waiting = waiting, []
+    return found
 
 
 def _compute(executor: Executor, node: Node, values: Values) -> None:

@@ -14,7 +14,8 @@ from edgepress.model import Model
 from edgepress.normalize import normalize
 from edgepress.normalize.admission import admit
 from edgepress.pipeline.context import inputs_of
-from edgepress.pipeline.tracing import Traced, about_operator, about_tensor, operator_name, tensor_names
+from edgepress.pipeline.tracing import about_operator, about_tensor, tensor_names
+from edgepress.pipeline.ways import Traced, operator_name
 from edgepress.report.answers import OperatorAnswer, TensorAnswer
 from edgepress.report.result import Explanation, GroupRow
 from edgepress.request import check_input

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from onnx import defs
 
+from edgepress.executor.control import CONTROL
 from edgepress.model import Model
 from edgepress.normalize.graph import DEFAULT_DOMAIN, every_node
 from edgepress.ops.couple import words
@@ -97,7 +98,7 @@ def _range(row: Op) -> tuple[int, int | None]:
 
 
 def _torch(op: str, domain: str, row: Op | None, opsets: Mapping[str, int]) -> Literal["yes", "body", "no"]:
-    if row is not None and kernel_of(row) is not None:
+    if row is not None and (kernel_of(row) is not None or (not domain and op in CONTROL)):
         return "yes"
     try:
         schema: Any = defs.get_schema(op, opsets.get(domain, 1), domain)

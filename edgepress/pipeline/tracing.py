@@ -1,66 +1,19 @@
-"""Follows the channels of a grouping through a model: to answer where they go, who stops them and who joins them.
-
-All of it is read off :class:`~edgepress.groups.Grouping`: a tensor carries a group where its channel numbers lie in the
-group's range. The way to what stops a group is the shortest one over nodes and tensors that carry it.
-"""
+"""Answers to one question about a model's channels, read off its grouping: about a tensor, or about an operator."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 
 import numpy as np
 
-from edgepress.groups import Group, Grouping, Site
+from edgepress.errors import Refusal
+from edgepress.groups import Group, Site
 from edgepress.model import Model, Node
 from edgepress.ops.couple import words
 from edgepress.ops.labels import core
 from edgepress.ops.table import lookup
+from edgepress.pipeline.ways import Traced, called, joins, operator_name, way_to_stopper
 from edgepress.report.answers import AxisRow, Kind, NodeRow, OperatorAnswer, TensorAnswer
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A model as it was analysed.
-
-    Attributes:
-        path: of the file.
-        model: after normalization.
-        grouping: its groups.
-        notes: what was assumed.
-    """
-
-    path: str
-    model: Model
-    grouping: Grouping
-    notes: tuple[str, ...]
-
-    @cached_property
-    def carried(self) -> dict[str, frozenset[str]]:
-        """Names of the groups that every tensor carries; weights included."""
-        names = np.array(["", *(name for group in self.grouping.groups for name in [group.name] * group.size)])
-        found = {
-            tensor: frozenset(names[np.unique(core(numbers))].tolist()) - {""}
-            for tensor, numbers in self.grouping.channels.items()
-        }
-        for group in self.grouping.groups:
-            for site in group.sites:
-                found[site.tensor] = found.get(site.tensor, frozenset()) | {group.name}
-        return found
-
-    def at(self, node: Node) -> tuple[str, ...]:
-        """Names of the groups that reach a node, in the order of the grouping."""
-        reached = frozenset[str]().union(
-            *(self.carried.get(name, frozenset()) for name in (*node.inputs, *node.outputs))
-        )
-        return tuple(group.name for group in self.grouping.groups if group.name in reached)
-
-
-def operator_name(node: Node) -> str:
-    """The operator of a node with its domain."""
-    return node.op if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op}"
 
 
 def tensor_names(model: Model) -> dict[str, None]:
@@ -80,8 +33,8 @@ def about_tensor(traced: Traced, tensor: str) -> TensorAnswer:
         tensor=tensor,
         kind=_kind(model, tensor),
         shape=_shape(traced, tensor),
-        producer="" if producer is None else _called(producer),
-        consumers=tuple(map(_called, model.consumers(tensor))),
+        producer="" if producer is None else called(producer),
+        consumers=tuple(map(called, model.consumers(tensor))),
         axes=axes,
         reasons=() if axes else tuple(_fixed(traced, tensor)),
         notes=traced.notes,
@@ -95,15 +48,24 @@ def about_operator(original: Model, traced: Traced, operator: str) -> OperatorAn
     side = (nodes[0], traced.model) if nodes else (before[0], original)
     row = lookup(side[0].op, side[0].domain, side[1].opsets.get(side[0].domain, 1))
     gone = f"{len(before)} of them are in the file; cleaning merges them into others or removes them, so none is left."
+    rows = tuple(_node_row(traced, node) for node in nodes)
     return OperatorAnswer(
         model=traced.path,
         operator=operator,
         known=row is not None,
         rule=words.short(row),
         meaning=words.sentence(row),
-        nodes=tuple(_node_row(traced, node) for node in nodes),
+        nodes=rows,
+        held=tuple(_held(traced, {name for row in rows for name in row.stays})),
         notes=(*(() if nodes else (gone,)), *traced.notes),
     )
+
+
+def _held(traced: Traced, names: set[str]) -> Iterator[Refusal]:
+    """Why these groups must stay."""
+    for group in traced.grouping.groups:
+        if group.name in names and group.refusal is not None:
+            yield Refusal(group.name, group.refusal.reason)
 
 
 def _node_row(traced: Traced, node: Node) -> NodeRow:
@@ -133,10 +95,6 @@ def _shape(traced: Traced, tensor: str) -> tuple[int, ...] | None:
     shape = () if known is None or known.shape is None else known.shape
     numbers = tuple(size for size in shape if isinstance(size, int))
     return numbers if known is not None and len(numbers) == len(known.shape or ()) else None
-
-
-def _called(node: Node) -> str:
-    return f"{node.name} ({operator_name(node)})"
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -176,58 +134,13 @@ def _row(traced: Traced, tensor: str, axis: int, group: Group, positions: int) -
         shrinks=tuple(dict.fromkeys(_site(site) for site in group.sites if (site.tensor, site.axis) != (tensor, axis))),
         refusal=None if group.refusal is None else str(group.refusal).removeprefix(f"{group.name}: "),
         stopper=group.stopper,
-        way=_way(traced, tensor, group),
-        joins=() if group.refusal is None else tuple(_joins(traced, group)),
+        way=way_to_stopper(traced, tensor, group),
+        joins=() if group.refusal is None else tuple(joins(traced, group)),
     )
 
 
 def _site(site: Site) -> str:
     return f"{site.tensor} (axis {site.axis})"
-
-
-# --- ways and joins ---------------------------------------------------------------------------------------------------
-
-
-def _way(traced: Traced, tensor: str, group: Group) -> tuple[str, ...]:
-    """The nodes from a tensor to the one where its group is stopped, that one last."""
-    if not group.stopper:
-        return ()
-    model = traced.model
-    # fixed positions that a node made (padding, a joined constant) stop the channels that meet them later
-    ends = {group.stopper, *(name for node in model.nodes if node.name == group.stopper for name in node.outputs)}
-    reached: dict[str, tuple[str, ...]] = {tensor: ()}
-    waiting = deque([tensor])
-    while waiting:
-        name = waiting.popleft()
-        for node in _around(model, name):
-            way = (*reached[name], node.name)
-            if not ends.isdisjoint((node.name, *node.inputs, *node.outputs)):
-                return way
-            for other in (*node.inputs, *node.outputs):
-                if other not in reached and group.name in traced.carried.get(other, ()):
-                    reached[other] = way
-                    waiting.append(other)
-    return ()
-
-
-def _around(model: Model, tensor: str) -> Iterable[Node]:
-    """The nodes that read or make a tensor, readers first."""
-    producer = model.producer(tensor)
-    return (*model.consumers(tensor), *(() if producer is None else (producer,)))
-
-
-def _joins(traced: Traced, group: Group) -> Iterator[str]:
-    """Nodes where streams of a group that different nodes made come together."""
-    made: dict[str, frozenset[str]] = {}
-    for node in traced.model.nodes:
-        carrying = [name for name in dict.fromkeys(node.inputs) if name in made]
-        for name in node.outputs:
-            if group.name not in traced.carried.get(name, ()):
-                continue
-            own = {node.name} if node.name in group.producers or not carrying else set()
-            made[name] = frozenset[str](own).union(*(made[other] for other in carrying if not own))
-        if len({made[name] for name in carrying}) > 1 and node.name not in group.consumers:
-            yield _called(node)
 
 
 # --- tensors without groups -------------------------------------------------------------------------------------------
@@ -249,11 +162,11 @@ def _fixed(traced: Traced, tensor: str) -> Iterator[str]:
         stops = _node_row(traced, node)
         if stops.reason or lookup(node.op, node.domain, model.opsets.get(node.domain, 1)) is None:
             reason = stops.reason or f"unknown operator {operator_name(node)}"
-            yield f"channels stop at {_called(node)}: {reason}; what leaves it stays whole{_behind(way)}."
+            yield f"channels stop at {called(node)}: {reason}; what leaves it stays whole{_behind(way)}."
             return
         before = [name for name in node.inputs if name in traced.grouping.channels]
         if not before or any(traced.carried.get(name) for name in before):
-            yield f"{_called(node)} leaves no channels in it that a layer made{_behind(way)}."
+            yield f"{called(node)} leaves no channels in it that a layer made{_behind(way)}."
             return
         tensor = before[0]
     yield f"its channels come from the graph input {tensor!r}, which the caller hands over{_behind(way)}."
@@ -268,8 +181,6 @@ def _whole(traced: Traced, tensor: str) -> Iterator[str]:
     readers = traced.model.consumers(tensor)
     for node in readers:
         reason = _node_row(traced, node).reason
-        yield f"{_called(node)} reads all of it" + (
-            f": {reason}." if reason else ": no axis of it belongs to channels."
-        )
+        yield f"{called(node)} reads all of it" + (f": {reason}." if reason else ": no axis of it belongs to channels.")
     if not readers:
         yield "no node of the main graph reads it."

@@ -86,12 +86,13 @@ def _reader(feed: Samples) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tool's advice off the terminal, and the root logger as it was."""
+    """Keep the tool's advice off the terminal (and numpy's, where a mask is infinite), and the root logger as it was."""
     root = logging.getLogger()
     handlers, before = list(root.handlers), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     finally:
         logging.disable(before)
         root.handlers[:] = handlers

@@ -90,7 +90,8 @@ def _written(
     proto = model.edit()
     proto.ir_version = max(proto.ir_version, IR_VERSION)
     del proto.graph.node[:]
-    found, inside = units(model), int8_units(model, rounded.keys())
+    infinite = [name for name, bound in ranges.items() if not bound.finite]
+    found, inside = units(model), int8_units(model, rounded.keys(), infinite)
     writer = _Writer(model, proto, found, inside, {**rounded, **stored}, grids(model, found, inside, ranges, same))
     for node, original in zip(model.nodes, model.edit().graph.node, strict=True):
         writer.write(node.name, original)

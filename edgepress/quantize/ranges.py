@@ -44,10 +44,15 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Least and greatest value that one activation tensor keeps."""
+    """Least and greatest value that one activation tensor keeps; an infinite one (a masked score) carries no Q."""
 
     low: float
     high: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether values of this range can be rounded."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
     def merge(self, other: Range) -> Range:
         """The range that holds both."""
@@ -120,7 +125,7 @@ def observe(model: Model, feed: Samples, tensors: Sequence[str], *, bins: int = 
         bins: bins of each histogram; 0 leaves the second pass out.
 
     Raises:
-        DataError: no samples, or a value that is not finite.
+        DataError: no samples, a value that is not a number, or an infinite one at a weighted node.
     """
     model = typed(model)
     where = {unit.name: (unit.node.inputs[0], 1 if unit.node.op == "Conv" else -1) for unit in _weighted(model)}
@@ -133,8 +138,10 @@ def observe(model: Model, feed: Samples, tensors: Sequence[str], *, bins: int = 
                 totals[node] = _add(totals.get(node), values, axis)
     if len(bounds) < len(set(tensors)):
         raise DataError("There are no samples to observe: hand over at least one.")
+    _require_finite(model, bounds)
     histograms: dict[str, Histogram] = {}
-    for name, values in _stream(model, feed, tensors) if bins else ():
+    finite = [name for name in tensors if bounds[name].finite]
+    for name, values in _stream(model, feed, finite) if bins else ():
         found = Histogram.of(values, bounds[name].low, bounds[name].high, bins)
         histograms[name] = found.merge(histograms[name]) if name in histograms else found
     return Observations(bounds, histograms, {node: total / count for node, (total, count) in totals.items()})
@@ -148,9 +155,10 @@ def ranges(observations: Observations, settings: Quantization) -> dict[str, Rang
     """
     if settings.ranges == "minmax":
         return dict(observations.bounds)
-    if observations.histograms.keys() != observations.bounds.keys():
+    if any(bound.finite and name not in observations.histograms for name, bound in observations.bounds.items()):
         raise InvariantError("Percentile ranges need histograms: observe with bins > 0.")
-    return {name: _tails(found, settings.percentile) for name, found in observations.histograms.items()}
+    tails = {name: _tails(found, settings.percentile) for name, found in observations.histograms.items()}
+    return {**observations.bounds, **tails}
 
 
 def _tails(found: Histogram, percent: float) -> Range:
@@ -164,9 +172,17 @@ def _weighted(model: Model) -> list[Any]:
 
 def _bounds(name: str, values: np.ndarray) -> Range:
     low, high = float(values.min()), float(values.max())
-    if not np.isfinite(low) or not np.isfinite(high):
-        raise DataError(f"The samples make {name!r} infinite or not a number: check them and the model.")
+    if np.isnan(low):
+        raise DataError(f"The samples make {name!r} not a number: check them and the model.")
     return Range(low, high)
+
+
+def _require_finite(model: Model, bounds: Mapping[str, Range]) -> None:
+    """Masks may be infinite, what meets weights may not."""
+    for unit in _weighted(model):
+        for name in (*operands(model, unit), *unit.outputs):
+            if name in bounds and not bounds[name].finite:
+                raise DataError(f"The samples make {name!r} infinite: check them and the model.")
 
 
 def _add(total: tuple[np.ndarray, int] | None, values: np.ndarray, axis: int) -> tuple[np.ndarray, int]:

@@ -111,15 +111,18 @@ def stays_float(model: Model, target: Target) -> dict[str, str]:
     return {name: reason for name, reason in reasons if reason}
 
 
-def int8_units(model: Model, weighted: Collection[str]) -> frozenset[str]:
+def int8_units(model: Model, weighted: Collection[str], infinite: Collection[str] = ()) -> frozenset[str]:
     """Names of the units that run in int8 when the weighted nodes ``weighted`` do.
 
     Args:
         model: a typed model.
         weighted: names of Conv, Gemm and MatMul nodes that have int8 weights.
+        infinite: tensors that cannot carry a Q; the units they touch stay float.
     """
     found = units(model)
-    side = source_side(_edges(model, found, weighted), ("int8",), ("float",))
+    masked = {unit.name for unit in found if not {*operands(model, unit), *unit.outputs}.isdisjoint(infinite)}
+    edges = [*_edges(model, found, weighted), *((("unit", name), ("float",), INFINITE) for name in masked)]
+    side = source_side(edges, ("int8",), ("float",))
     return frozenset(unit.name for unit in found if ("unit", unit.name) in side)
 
 

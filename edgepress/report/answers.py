@@ -8,12 +8,15 @@ from typing import Literal
 
 from rich.console import Console
 
+from edgepress.errors import Refusal
 from edgepress.report import layout
 from edgepress.report.result import dump, load
 
 TENSOR_FORMAT = "edgepress-explain-tensor/1"
 OPERATOR_FORMAT = "edgepress-explain-operator/1"
 Kind = Literal["input", "output", "weight", "activation"]
+FEW = 8
+"""Weights shown of those that shrink with a group."""
 ENDS = 3
 """Nodes shown of either end of a long way."""
 
@@ -92,7 +95,7 @@ class NodeRow:
     Attributes:
         node: its name.
         passes: groups that reach it and may be cut.
-        stays: groups that reach it and must stay for a reason elsewhere.
+        stays: groups that reach it and must stay for another reason, which came first (``OperatorAnswer.held``).
         stops: groups that this node stops.
         reason: why it stops them; "" if it stops none.
     """
@@ -115,6 +118,7 @@ class OperatorAnswer:
         rule: name of its rule, ``wall``, ``other`` or ``unknown``.
         meaning: what that means, in a sentence.
         nodes: every node of it.
+        held: why the groups among ``NodeRow.stays`` must stay.
         notes: what was assumed, or what became of nodes of the file.
     """
 
@@ -124,6 +128,7 @@ class OperatorAnswer:
     rule: str
     meaning: str
     nodes: tuple[NodeRow, ...]
+    held: tuple[Refusal, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> str:
@@ -181,7 +186,7 @@ def _axis(row: AxisRow, console: Console) -> None:
     layout.paragraph(console, f"axis {row.axis}", f"{_plural(row.positions, 'position')} of group {_sized(row)}")
     layout.items(console, "made by", row.producers)
     layout.items(console, "used by", row.consumers or ["nobody"])
-    layout.items(console, "shrinks", row.shrinks)
+    layout.items(console, "shrinks", _few(row.shrinks))
     if row.refusal is None:
         layout.paragraph(console, "may go", "all of it but one channel", "green")
         return
@@ -190,6 +195,12 @@ def _axis(row: AxisRow, console: Console) -> None:
         layout.paragraph(console, "on the way", " → ".join(shortened(row.way)))
     if row.joins:
         layout.items(console, "joined at", row.joins)
+
+
+def _few(texts: Sequence[str]) -> list[str]:
+    """The first of many."""
+    more = len(texts) - FEW
+    return list(texts) if more <= 1 else [*texts[:FEW], f"{more} more (--json lists all)"]
 
 
 def _sized(row: AxisRow) -> str:
@@ -230,13 +241,15 @@ def _operator(answer: OperatorAnswer, console: Console) -> None:
         console, "rule" if answer.known else "unknown", answer.meaning, "dim" if answer.known else "yellow"
     )
     for node in answer.nodes:
-        held = f"{', '.join(node.stays)} (must stay for a reason elsewhere)" if node.stays else ""
-        if node.passes or held:
-            layout.items(console, "passes", [f"{node.node}: {', '.join(filter(None, (*node.passes, held)))}"])
+        if node.passes:
+            layout.items(console, "passes", [f"{node.node}: {', '.join(node.passes)}"])
         if node.stops:
             layout.paragraph(console, "stops", f"{node.node}: {', '.join(node.stops)} ({node.reason})", "yellow")
         elif node.reason:
             layout.paragraph(console, "wall", f"{node.node}: {node.reason}")
+    for refusal in answer.held:
+        reached = sum(refusal.what in node.stays for node in answer.nodes)
+        layout.paragraph(console, "held", f"{refusal.what}, at {_plural(reached, 'node')}: {refusal.reason}")
 
 
 def _operator_pairs(answer: OperatorAnswer) -> list[tuple[str, str]]:
@@ -245,4 +258,4 @@ def _operator_pairs(answer: OperatorAnswer) -> list[tuple[str, str]]:
         key = f"node.{node.node}"
         found += [(f"{key}.passes", ",".join(node.passes)), (f"{key}.stays", ",".join(node.stays))]
         found += [(f"{key}.stops", ",".join(node.stops)), (f"{key}.reason", node.reason)]
-    return found
+    return found + [("held", str(refusal)) for refusal in answer.held]

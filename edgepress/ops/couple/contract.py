@@ -85,14 +85,13 @@ def _leave(board: Board, node: NodeLike, leaving: np.ndarray) -> None:
 
 
 def gemm(board: Board, node: NodeLike) -> str | None:
-    """A matrix from the right, transposed or not, and a bias that broadcasts."""
+    """A matrix from the right and a bias that broadcasts; either factor may be transposed."""
     weight, bias = board.constant(node, 1), board.constant(node, 2)
     if weight is None or (board.given(node, 2) and bias is None):
         return "its weights are computed, not constant"
-    if node.attributes.get("transA", 0):
-        return "it transposes its input"
+    contracted = 0 if node.attributes.get("transA", 0) else 1
     into, out_of = (1, 0) if node.attributes.get("transB", 0) else (0, 1)
-    board.use(node, 1, into, board.channels(node.inputs[0], 1), "in")
+    board.use(node, 1, into, board.channels(node.inputs[0], contracted), "in")
     leaving = board.atoms.fresh(weight.shape[out_of])
     board.use(node, 1, out_of, leaving, "out")
     if bias is not None and bias.ndim and bias.shape[-1] > 1:

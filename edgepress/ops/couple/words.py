@@ -6,6 +6,11 @@ from collections.abc import Mapping
 
 from edgepress.ops.row import Op
 
+SHARED_HEADS = (
+    "A key-value head goes as a whole, with all its query heads; where key-value heads must stay, one query head of "
+    "each may go."
+)
+
 SENTENCES: Mapping[str, str] = {
     "conv": (
         "It sums over the channels that enter and makes new ones, so its weights shrink on both sides; a depthwise one "
@@ -22,10 +27,8 @@ SENTENCES: Mapping[str, str] = {
     ),
     "einsum": "The letters of its equation say it all: letters that are summed over tie, the others are handed on.",
     "recurrent": "A hidden unit goes with all its gates and its columns of the recurrent weights, in every direction.",
-    "attention": "Query, key and value heads go together and as a whole, a shared key head only with all its queries.",
-    "group_query_attention": (
-        "Query, key and value heads go together and as a whole, a shared key head only with all its queries."
-    ),
+    "attention": SHARED_HEADS,
+    "group_query_attention": SHARED_HEADS,
     "multi_head_attention": "Query, key and value heads go together and as a whole.",
     "rotary_embedding": "It turns pairs inside a head, so heads go as a whole.",
     "normalization": "Channels stay apart, and each takes its scale, bias and statistics along.",
