@@ -131,6 +131,20 @@ ANSWERS_ONLY = Small(
     TWO_CONVS | CLASSES,
 )
 
+TIME_FIRST = Small(
+    """g (float[N,6,8] x) => (float[T,N,5] y) {
+    t = Transpose<perm=[1,0,2]>(x)  h = LSTM<hidden_size=16>(t,w,r)  s = Squeeze(h,one)  y = MatMul(s,v) }""",
+    {"w": (1, 64, 8), "r": (1, 64, 16), "one": [1], "v": (16, 5)},
+    {"x": (6, 8)},
+)
+
+WITH_ANCHORS = Small(
+    """g (float[N,24] x) => (float[N,6] y, float[3] anchors) {
+    a = Gemm<transB=1>(x,w1,b1)  r = Relu(a)  y = Gemm<transB=1>(r,w2,b2)  anchors = Identity(w3) }""",
+    {"w1": (48, 24), "b1": (48,), "w2": (6, 48), "b2": (6,), "w3": (3,)},
+    {"x": (24,)},
+)
+
 CONTROL_FLOW = Small(
     _convs(
         "N",

@@ -102,7 +102,21 @@ def test_a_weight_has_a_group_on_either_side(toy: Callable[[str], Path]) -> None
     answer = explain_tensor(toy("residual"), "w2")
     assert [(row.axis, row.group, row.refusal is None) for row in answer.axes] == [(0, "n_i", True), (1, "n_a", False)]
     assert "w2 (axis" not in " ".join(answer.axes[0].shrinks)
-    assert "7 of its channels may go, 8 must stay" in screen(answer)
+    assert "w2 (weight): it may shrink along axis 0, axis 1 must stay whole." in screen(answer)
+
+
+def test_gates_are_not_counted_as_channels(tmp_path: Path) -> None:
+    """Recurrent weights hold each hidden unit several times, along two axes."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[4,N,3] x) => (float[4,N,2] y) {
+        a = GRU<hidden_size=5>(x, w, r)  b = Squeeze(a, one)  y = MatMul(b, v) }"""
+    made = parser.parse_model(text)
+    for name, shape in (("w", (1, 15, 3)), ("r", (1, 15, 5)), ("v", (5, 2))):
+        made.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
+    made.graph.initializer.append(numpy_helper.from_array(np.array([1]), "one"))
+    onnx.save(made, tmp_path / "m.onnx")
+    answer = explain_tensor(tmp_path / "m.onnx", "r")
+    assert [(row.axis, row.positions, row.channels) for row in answer.axes] == [(1, 15, 5), (2, 5, 5)]
+    assert "r (weight): it may shrink along axes 1 and 2." in screen(answer)
 
 
 def test_a_residual_stream_names_its_joins(toy: Callable[[str], Path]) -> None:

@@ -23,9 +23,11 @@ from pipeline_models import (
     MLP,
     NOT_A_NUMBER,
     SCALAR,
+    TIME_FIRST,
     TINY,
     TWO_INPUTS,
     UNKNOWN_OPERATOR,
+    WITH_ANCHORS,
     Small,
 )
 from rich.console import Console
@@ -124,6 +126,42 @@ def test_answers_without_scores_are_compared_exactly(tmp_path: Path) -> None:
     quality = report.taken.quality
     assert quality is not None and quality.measure == "sqnr"
     assert "exact" in page(report) and "200.0 dB" not in page(report)
+
+
+@pytest.mark.parametrize(
+    ("small", "count"),
+    [
+        (TIME_FIRST, 120),  # samples are counted by the second axis of the output
+        (WITH_ANCHORS, 140),  # held out are 35 samples, 32 and 3: as many as there are anchors, which are no rows
+    ],
+)
+def test_rows_of_outputs_are_found(small: Small, count: int, tmp_path: Path) -> None:
+    report = compress(request_for(small, tmp_path, count, quantize=False, min_sqnr=10))
+    quality = report.taken.quality
+    assert quality is not None and (quality.measure, quality.samples) == ("sqnr", count // 4)
+    assert any(item.label == "pruned fp32" for item in report.variants)
+
+
+@pytest.mark.parametrize("opset", [22, 26])
+def test_newer_operator_sets_are_quantized(opset: int, tmp_path: Path) -> None:
+    request = request_for(MLP, tmp_path, prune=False)
+    proto = onnx.load(request.model)
+    proto.opset_import[0].version, proto.ir_version = opset, 13
+    onnx.save(proto, request.model)
+    assert "int8" in labels_of(compress(request))
+    assert onnx.load(tmp_path / "out.onnx").opset_import[0].version == opset
+
+
+def test_an_operator_set_without_int8_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a model is left where the converter fails; the float forms are made all the same."""
+    monkeypatch.setattr("edgepress.normalize.opset.OPSET", 12)
+    request = request_for(MLP, tmp_path)
+    proto = onnx.load(request.model)
+    proto.opset_import[0].version, proto.ir_version = 12, 7
+    onnx.save(proto, request.model)
+    report = compress(request)
+    assert "int8: it needs operator set 13 to 26, and the model has 12" in map(str, report.refusals)
+    assert labels_of(report) & {"pruned fp32"} and not labels_of(report) & {"int8", "pruned int8"}
 
 
 @pytest.mark.parametrize(

@@ -182,12 +182,31 @@ def _pin(board: Board, pinned: np.ndarray, atoms: np.ndarray) -> Source | None:
 
 
 def _residual(board: Board) -> np.ndarray:
-    """Root atoms that two tensors of one shape were added on; attention heads (of scores and a bias) are none."""
+    """Root atoms that two tensors of one shape were added on.
+
+    Attention heads (of scores and a bias) are none, and neither are two outputs of one layer that is used twice.
+    """
+    origin = _origins(board)
+    apart = [pairs for pairs in board.joins if bool((origin[pairs[0]] != origin[pairs[1]]).any())]
     joined, heads = (
         np.concatenate([np.zeros(0, np.int64), *(core(board.atoms.find(labels)).ravel() for labels in found)])
-        for found in (board.joins, board.heads)
+        for found in ([pairs[0] for pairs in apart], board.heads)
     )
     return np.setdiff1d(joined, heads)
+
+
+def _origins(board: Board) -> np.ndarray:
+    """Per atom a number for the place in a weight that makes it; the atom's own, negative, where none does."""
+    origin = -np.arange(len(board.atoms), dtype=np.int64)
+    first: dict[tuple[str, int], int] = {}
+    following = 1
+    for use in board.uses:
+        if use.role == "out":
+            start = first.setdefault((use.tensor, use.axis), following)
+            following = max(following, start + len(use.labels))
+            made = use.labels > 0
+            origin[use.labels[made]] = start + np.flatnonzero(made)
+    return origin
 
 
 def _numbering(

@@ -65,7 +65,7 @@ class Board:
         labels: labels of every tensor so far.
         uses: axes of constants that shrink with labels.
         laid: labels of constants of which it is only known at the end which axis shrinks.
-        joins: labels on which two streams of one shape were joined.
+        joins: pairs of atoms, int64 [2, n], on which two streams of one shape were added.
         heads: labels that products of two computed tensors tied: attention heads, never a shared stream.
     """
 
@@ -125,6 +125,13 @@ class Board:
     def _alive(self, rows: np.ndarray) -> np.ndarray:
         """One label per row: a live one if there is one."""
         return np.asarray(rows[np.arange(len(rows)), np.argmax(self.atoms.live(rows) > 0, axis=1)])
+
+    def meet(self, left: np.ndarray, right: np.ndarray) -> None:
+        """Two streams of one shape are added (see ``joins``); the rule ties them."""
+        pairs = np.stack([x.ravel() for x in np.broadcast_arrays(core(left), core(right))])
+        pairs = pairs[:, (pairs > 0).all(axis=0)]
+        if bool((pairs[0] != pairs[1]).any()):
+            self.joins.append(pairs)
 
     def constant(self, node: NodeLike, slot: int) -> np.ndarray | None:
         """The constant read as input ``slot``; None if there is none or it is computed."""

@@ -26,6 +26,7 @@ from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import Findings, report
 from edgepress.plan import Plan
 from edgepress.quality import Verdict
+from edgepress.quantize import quantize_refusal
 from edgepress.quantize.baseline import plain_static_int8
 from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Applied, Report
@@ -86,7 +87,7 @@ def _candidates(
             found = [free, *found] if free is not None and free.verdict.acceptable else found
             found = distinct(found)
             stage.note(_prune_note(found))
-    if request.quantize:
+    if request.quantize and quantize_refusal(context.model) is None:
         with recorder.stage("quantize") as stage:
             sources = [cleaned, *found[-QUANTIZED_WIDTHS:]]
             quantized = [item for source in sources for item in integers(context, source, judged)]

@@ -76,7 +76,7 @@ def compare(original: Model, model: Model, context: Context) -> Comparison:
     before = outputs(original, context.hold_out, workers=context.workers)
     after = outputs(model, context.hold_out, workers=context.workers)
     return Comparison.join(
-        compared(part, mine, theirs) for (part, mine), (_, theirs) in zip(before, after, strict=True)
+        compared(part, mine, theirs, context.row_axes) for (part, mine), (_, theirs) in zip(before, after, strict=True)
     )
 
 

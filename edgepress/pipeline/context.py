@@ -39,6 +39,7 @@ class Context:
         grouping: its channel groups.
         fit: samples to fit on.
         hold_out: samples to decide on.
+        row_axes: the axis of every output that counts the samples (:mod:`edgepress.pipeline.answers`).
         sweep_samples: how many fit samples a side-by-side sweep may hold in memory; 0 when the torch executor
             does not run this model (then nothing can be refitted).
         target: rules of the CPU.
@@ -51,6 +52,7 @@ class Context:
     grouping: Grouping
     fit: Feed
     hold_out: Feed
+    row_axes: tuple[int | None, ...]
     sweep_samples: int
     target: Target
     multiple: int

@@ -22,8 +22,10 @@ from edgepress.model import Model, Node
 from edgepress.normalize import Normalized, normalize
 from edgepress.normalize.admission import admit
 from edgepress.pipeline.analysis import shuffled
+from edgepress.pipeline.answers import row_axes
 from edgepress.pipeline.context import ROWS_PER_COLUMN, SWEEP_SAMPLES, Context, inputs_of
 from edgepress.quality import Limit, Measure
+from edgepress.quantize import quantize_refusal
 from edgepress.request import Request, check_input, check_output, plan_path, report_path
 
 FEWEST = 8
@@ -92,7 +94,7 @@ def clean(opened: Opened) -> Normalized:
 
 
 def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context, tuple[Refusal, ...]]:
-    """Split the samples and look at the graph; also returns why the torch executor is not available, if so."""
+    """Split the samples and look at the graph; also returns why it cannot be refitted or quantized, if so."""
     fit, hold_out = split(feed, seed=request.seed, hold_out=HOLD_OUT)
     if not len(fit) or not len(hold_out):
         raise DataError(
@@ -106,13 +108,15 @@ def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context
         grouping=find_groups(normalized, sizes_of(normalized.inputs, inputs_of(fit, 1)[0])),
         fit=fit,
         hold_out=hold_out,
+        row_axes=row_axes(normalized, fit),
         sweep_samples=0 if reason else affordable(normalized, min(len(fit), _wanted(normalized))),
         target=target,
         multiple=request.width_multiple or target.multiple,
         seed=request.seed,
         workers=request.workers or 2,
     )
-    return shuffled(context), (reason,) if reason else ()
+    unquantized = quantize_refusal(normalized) if request.quantize else None
+    return shuffled(context), tuple(problem for problem in (reason, unquantized) if problem is not None)
 
 
 def _wanted(model: Model) -> int:

@@ -8,7 +8,7 @@ onnxruntime's quantizer) are imported by those who want them.
 from __future__ import annotations
 
 from edgepress.quantize.fusion import unfused
-from edgepress.quantize.qdq import quantize
+from edgepress.quantize.qdq import quantize, quantize_refusal
 from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
 from edgepress.quantize.regions import stays_float
 from edgepress.quantize.slim import slim
@@ -23,6 +23,7 @@ __all__ = [
     "bias_correction",
     "observe",
     "quantize",
+    "quantize_refusal",
     "ranges",
     "round_weights",
     "slim",

@@ -41,10 +41,12 @@ def plain_static_int8(model: Model, feed: Samples, folder: Path) -> Model | Refu
     errors = (*known, states.Fail, states.InvalidArgument, states.InvalidGraph, states.RuntimeException, ModelError)
     with tempfile.TemporaryDirectory(prefix="edgepress-", dir=folder) as name, _quiet():
         try:
-            return _quantized(model, feed, Path(name))
+            made = _quantized(model, feed, Path(name))
+            made.session()  # below operator set 13 it writes what onnxruntime does not load
         except errors as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return Refusal("plain onnxruntime int8", f"its quantizer does not take this model: {first}")
+    return made
 
 
 def _quantized(model: Model, feed: Samples, folder: Path) -> Model:

@@ -19,9 +19,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgepress.errors import InvariantError, ModelError
+from edgepress.errors import InvariantError, ModelError, Refusal
 from edgepress.model import Model
 from edgepress.ops.row import Role
+from edgepress.ops.table import NEWEST_OPSET
 from edgepress.ops.weighted import output_axis
 from edgepress.plan import Quantization
 from edgepress.quantize.grids import Grid, grids
@@ -33,7 +34,9 @@ from edgepress.quantize.weights import Rounded, round_weights, to_grid
 from edgepress.targets import Target
 
 IR_VERSION = 10
-OPSETS = (13, 21)
+OPSETS = (13, NEWEST_OPSET)
+"""Operator sets with per-channel int8 weights that onnxruntime 1.31 fuses, alike in every one of them."""
+
 LARGEST_BIAS = 1 << 30
 """Largest ``|int32 bias|``: leaves room for the sum of products."""
 
@@ -48,7 +51,7 @@ def quantize(
     """The int8 QDQ form of a normalized float model.
 
     Args:
-        model: the float model (opset 13 to 21).
+        model: the float model (operator set within ``OPSETS``).
         ranges: range of every tensor of ``activations_to_observe``.
         rounded: int8 weights by node name; weighted nodes that are not in it stay float.
         settings: ``float_nodes`` stay float as well, with float weights; ``compute`` float keeps all arithmetic float.
@@ -59,8 +62,9 @@ def quantize(
         ModelError: the model has an operator set without per-channel int8 weights, or a newer one.
         InvariantError: a tensor that needs a range has none.
     """
-    if not OPSETS[0] <= model.opset <= OPSETS[1]:
-        raise ModelError(f"Int8 needs operator set {OPSETS[0]} to {OPSETS[1]}, not {model.opset}: normalize it first.")
+    problem = quantize_refusal(model)
+    if problem is not None:
+        raise ModelError(f"Int8: {problem.reason}: normalize the model first.")
     model = typed(model)
     everything = {unit.name for unit in units(model) if unit.role is Role.WEIGHTED}
     by_rule = everything if settings.compute == "float" else stays_float(model, target).keys()
@@ -73,6 +77,13 @@ def quantize(
         if unit.role is Role.WEIGHTED and unit.name in by_rule and unit.name not in settings.float_nodes
     }
     return slim(_written(rewritten.model, ranges, weights, rewritten.same, stored))
+
+
+def quantize_refusal(model: Model) -> Refusal | None:
+    """Why a model cannot have an int8 form, or None."""
+    if OPSETS[0] <= model.opset <= OPSETS[1]:
+        return None
+    return Refusal("int8", f"it needs operator set {OPSETS[0]} to {OPSETS[1]}, and the model has {model.opset}")
 
 
 def _round(model: Model, unit: Unit, limit: int) -> Rounded:

@@ -172,14 +172,30 @@ def _tensor(answer: TensorAnswer, console: Console) -> None:
 
 
 def _verdict(answer: TensorAnswer) -> str:
+    what = f"{answer.tensor} ({answer.kind})"
+    if answer.kind == "weight" and answer.axes:
+        return f"{what}: {_weight_verdict(answer.axes)}."
     free = sum(row.positions for row in answer.axes if row.refusal is None)
     kept = sum(row.positions for row in answer.axes if row.refusal is not None)
-    what = f"{answer.tensor} ({answer.kind})"
     if free and kept:
         return f"{what}: {free} of its channels may go, {kept} must stay."
     if not free and not kept:
         return f"{what}: no channels of it may go."
     return f"{what}: its {free} channels may go." if free else f"{what}: its {kept} channels must stay."
+
+
+def _weight_verdict(rows: Sequence[AxisRow]) -> str:
+    """Which axes may shrink: a weight has channels of several layers, and several rows for one (gates)."""
+    free = sorted({row.axis for row in rows if row.refusal is None})
+    kept = sorted({row.axis for row in rows if row.refusal is not None})
+    may = f"it may shrink along {_axes(free)}" + " in part" * any(axis in kept for axis in free)
+    whole = [axis for axis in kept if axis not in free]
+    must = f"{_axes(whole)} must stay whole"
+    return f"{may}, {must}" if free and whole else may if free else must
+
+
+def _axes(axes: Sequence[int]) -> str:
+    return ("axes " if len(axes) > 1 else "axis ") + " and ".join(map(str, axes))
 
 
 def _axis(row: AxisRow, console: Console) -> None:

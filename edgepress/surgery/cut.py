@@ -39,10 +39,12 @@ class Cutting:
     Attributes:
         model: the smaller model.
         kept: per changed initializer and axis the kept positions (int64, rising); None where the axis is whole.
+        left: the same for every tensor; None when nothing was cut.
     """
 
     model: Model
     kept: Mapping[str, tuple[np.ndarray | None, ...]]
+    left: Survivors | None = None
 
 
 def cut(model: Model, grouping: Grouping, removed: Removed) -> Cutting:
@@ -69,7 +71,7 @@ def cut(model: Model, grouping: Grouping, removed: Removed) -> Cutting:
     graph = opened(model)
     left = Survivors(grouping.channels, _gone(grouping, chosen), model.constants, kept, grouping.values)
     mend(graph, model, left)
-    return Cutting(_checked(graph, model, weights), kept)
+    return Cutting(_checked(graph, model, weights), kept, left)
 
 
 def silence(model: Model, grouping: Grouping, removed: Removed) -> Model:

@@ -42,6 +42,7 @@ from edgepress.executor.sweep import Scene, Visit, sweep
 from edgepress.model import Model
 from edgepress.parallel import ordered_map
 from edgepress.surgery.cut import Cutting
+from edgepress.surgery.mend import Survivors
 
 Chunks = Sequence[Mapping[str, np.ndarray]]
 
@@ -66,7 +67,7 @@ def fold(original: Model, cutting: Cutting, chunks: Chunks, *, positions: int, s
         for twin in twins.get(seen.node.name, ()):
             if seen.stale or twin.forgets:
                 known = ChainMap(given, seen.parameters)  # type: ignore[arg-type]
-                given |= _refitted(twin, seen, known, elsewhere, sampling)
+                given |= _refitted(twin, seen, known, elsewhere, _Looking(sampling, cutting.left))
         return given
 
     return sweep(original, cutting.model, chunks, visit, workers=workers)
@@ -81,6 +82,25 @@ class _Sampling:
 
     def of(self, part: Part, values: Mapping[str, np.ndarray], number: int) -> np.ndarray | None:
         return part.choose(values, self.positions, np.random.default_rng([self.seed, number]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Looking:
+    """How both networks are looked at (private)."""
+
+    sampling: _Sampling
+    left: Survivors | None
+
+    def matched(self, part: Part, values: Mapping[str, np.ndarray], names: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Activations of the original without rows that the changed network lost: channels of another kind."""
+        found = {}
+        for name in names:
+            array = values[name]
+            for axis in part.geometry.crosswise(name, array.ndim) if self.left is not None else ():
+                if self.left is not None and not (mask := self.left.mask(name, axis)).all():
+                    array = array.compress(mask, axis)
+            found[name] = array
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +148,14 @@ def _kept_columns(part: Part, cutting: Cutting) -> np.ndarray:
 
 
 def _refitted(
-    twin: _Twin, seen: Visit, known: Mapping[str, np.ndarray], elsewhere: Mapping[str, SplitGram], sampling: _Sampling
+    twin: _Twin, seen: Visit, known: Mapping[str, np.ndarray], elsewhere: Mapping[str, SplitGram], looking: _Looking
 ) -> dict[str, np.ndarray]:
     """New initializers of one fit."""
 
     def split_of(number: int, part: Part) -> SplitGram:
         if part.node.name != seen.node.name:
             return elsewhere[part.name]
-        observed: list[SplitGram] = seen.each(lambda scene: _observed(twin, number, scene, sampling))
+        observed: list[SplitGram] = seen.each(lambda scene: _observed(twin, number, scene, looking))
         return reduce(SplitGram.merge, observed)
 
     fit = twin.now
@@ -144,15 +164,17 @@ def _refitted(
     return fit.written(found.matrix, known)
 
 
-def _observed(twin: _Twin, number: int, scene: Scene, sampling: _Sampling) -> SplitGram:
+def _observed(twin: _Twin, number: int, scene: Scene, looking: _Looking) -> SplitGram:
     """Inputs of the changed network against outputs of the original one, of one part and chunk."""
     then, now = twin.then.parts[number], twin.now.parts[number]
-    chosen = sampling.of(then, scene.original, scene.number)
-    targets = then.targets(scene.original, chosen)[:, twin.outputs]
+    original = looking.matched(then, scene.original, then.geometry.tensors)
+    chosen = looking.sampling.of(then, original, scene.number)
+    targets = then.targets(original, chosen)[:, twin.outputs]
     if scene.other is not None and then.geometry.answer is not None:
-        right = then.geometry.outputs(scene.original[scene.other], chosen)[:, twin.outputs]
+        beside = looking.matched(then, scene.original, [scene.other])[scene.other]
+        right = then.geometry.outputs(beside, chosen)[:, twin.outputs]
         targets += right - now.geometry.outputs(scene.changed[scene.other], chosen)
-    past = then.geometry.states(scene.original, chosen)
+    past = then.geometry.states(original, chosen)
     if past is not None:
         kept = twin.columns[number] - (then.columns - past.shape[1])
         past = past[:, kept[kept >= 0]]

@@ -93,14 +93,14 @@ def groups_by_module(net: Net, path: Path, grouping: Grouping) -> Counter[str]:
     return Counter("+".join(sorted(producers(group))) + f":{group.size}" for group in grouping.prunable)
 
 
-def exactness(analyzed: Analyzed, feeds: Feeds, seed: int) -> Exactness:
+def exactness(analyzed: Analyzed, feeds: Feeds, seed: int, parts: int = 8) -> Exactness:
     """Cut random channels of all groups at once, then of parts of them, and compare each cut with silence."""
     random = np.random.default_rng(seed)
     prunable = analyzed.grouping.prunable
     chosen = sorted(random.permutation(len(prunable))[:MOST].tolist())
     before = _outputs(analyzed.model, feeds)
     worst = moved = 0.0
-    for part in _parts([prunable[number] for number in chosen], random):
+    for part in _parts([prunable[number] for number in chosen], parts, random):
         removed = {group.name: _some(group, random) for group in part}
         cutting = cut(analyzed.model, analyzed.grouping, removed)
         worst = max(worst, check_cut(analyzed.model, analyzed.grouping, removed, cutting, feeds))
@@ -109,14 +109,14 @@ def exactness(analyzed: Analyzed, feeds: Feeds, seed: int) -> Exactness:
     return Exactness(worst, moved, len(chosen))
 
 
-def _parts(groups: list[Group], random: np.random.Generator) -> Iterator[list[Group]]:
-    """All together; then each alone if they are few, else eight random parts that cover them."""
+def _parts(groups: list[Group], parts: int, random: np.random.Generator) -> Iterator[list[Group]]:
+    """All together; then each alone if they are few, else random parts that cover them."""
     if groups:
         yield groups
-    if 1 < len(groups) <= 8:
+    if 1 < len(groups) <= parts:
         yield from ([group] for group in groups)
     elif groups[1:]:
-        for part in np.array_split(random.permutation(len(groups)), 8):
+        for part in np.array_split(random.permutation(len(groups)), parts):
             yield [groups[number] for number in part]
 
 

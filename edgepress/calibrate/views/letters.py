@@ -42,6 +42,11 @@ class Letters:
         """What goes in and what comes out."""
         return self.source, self.answer
 
+    def crosswise(self, tensor: str, rank: int) -> tuple[int, ...]:
+        """Axes whose indices stand in the input and in the output."""
+        term, own = (self.reads, self.summed) if tensor == self.source else (self.makes, self.made)
+        return tuple(axis for axis, letter in enumerate(_spelled(term, rank)) if letter not in own)
+
     def choose(self, values: Arrays, count: int, generator: np.random.Generator) -> np.ndarray | None:
         """Positions of each sample, or rows of a matrix."""
         return choose(self._inputs(values).shape[:-1], count, generator)

@@ -35,6 +35,10 @@ class Geometry(Protocol):
         """The activation that holds the outputs; None where no tensor does (gates of a recurrent operator)."""
         ...
 
+    def crosswise(self, tensor: str, rank: int) -> tuple[int, ...]:
+        """The axes of one of ``tensors`` that count rows and may be channels of another kind (tokens, mixed)."""
+        ...
+
     def choose(self, values: Arrays, count: int, generator: np.random.Generator) -> np.ndarray | None:
         """Positions to observe: ``count`` of each sample, rising; None means all."""
         ...

@@ -41,6 +41,11 @@ class Rows:
         """What goes in and what comes out."""
         return self.source, self.answer
 
+    def crosswise(self, tensor: str, rank: int) -> tuple[int, ...]:
+        """All axes but the contracted one, or the one that is made."""
+        own = self.into if tensor == self.source else self.out_of
+        return tuple(axis for axis in range(rank) if axis != own % rank)
+
     def choose(self, values: Arrays, count: int, generator: np.random.Generator) -> np.ndarray | None:
         """Positions of each sample, or rows of a matrix."""
         return choose(np.moveaxis(values[self.source], self.into, -1).shape[:-1], count, generator)

@@ -67,6 +67,10 @@ class Steps:
     def answer(self) -> None:
         """None: pre-activations of gates are no tensor."""
 
+    def crosswise(self, tensor: str, rank: int) -> tuple[int, ...]:
+        """None: steps and samples are no channels."""
+        return ()
+
     def choose(self, values: Arrays, count: int, generator: np.random.Generator) -> np.ndarray | None:
         """Steps."""
         return draw(len(values[self.source]), count, generator)

@@ -85,6 +85,10 @@ class Phase:
         """What goes in and what comes out."""
         return self.source, self.answer
 
+    def crosswise(self, tensor: str, rank: int) -> tuple[int, ...]:
+        """None: windows do not slide over channels."""
+        return ()
+
     def choose(self, values: Arrays, count: int, generator: np.random.Generator) -> np.ndarray | None:
         """Output positions of this phase: its share of ``count``, so that all phases together have it."""
         spatial = values[self.source].shape[2:]

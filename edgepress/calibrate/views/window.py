@@ -42,6 +42,10 @@ class Window:
         """What goes in and what comes out."""
         return self.source, self.answer
 
+    def crosswise(self, tensor: str, rank: int) -> tuple[int, ...]:
+        """None: windows do not slide over channels."""
+        return ()
+
     def choose(self, values: Arrays, count: int, generator: np.random.Generator) -> np.ndarray | None:
         """Output positions."""
         return draw(int(np.prod(values[self.answer].shape[2:])), count, generator)

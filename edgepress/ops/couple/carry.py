@@ -27,6 +27,12 @@ def normalization(board: Board, node: NodeLike) -> str | None:
         return "it has a mean for every position"  # BatchNormalization before version 9, spatial=0
     if node.attributes.get("training_mode", 0) or any(node.outputs[1:]):
         return "it is in training mode"
+    apart = set(varying(board.labels[node.inputs[0]]))
+    if apart and 1 not in apart:  # they lie along another axis than its constants
+        if node.op == "InstanceNormalization" and apart != {0}:
+            return "it normalizes over channels, so removing one would change the rest"
+        board.write(node.outputs[0], board.labels[node.inputs[0]])
+        return None
     labels = board.channels(node.inputs[0], 1)
     for slot in slots:
         board.use(node, slot, 0, labels, "along")
@@ -61,7 +67,9 @@ def pooling(board: Board, node: NodeLike) -> str | None:
 
 def resize(board: Board, node: NodeLike) -> str | None:
     """Resize and Upsample: channels may lie on any axis that keeps its size."""
-    labels = board.labels[node.inputs[0]]
+    labels = board.labels.get(node.inputs[0])
+    if labels is None:
+        return "it resamples a constant"
     shape = board.shapes[node.outputs[0]]
     if any(not _keeps(board, node, axis, labels.shape[axis], shape[axis]) for axis in varying(labels)):
         return "it resizes the axis of the channels"

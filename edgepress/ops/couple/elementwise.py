@@ -53,9 +53,7 @@ def _aligned(labels: np.ndarray, rank: int) -> np.ndarray:
 def _join(board: Board, node: NodeLike, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Tie two tensors position by position; adding two different streams of one shape makes a residual stream."""
     if node.op in ADDING and left.shape == right.shape:
-        a, b = np.broadcast_arrays(core(left), core(right))
-        if bool(((a != b) & (a > 0) & (b > 0)).any()):
-            board.joins.append(a[(a > 0) & (b > 0)])
+        board.meet(left, right)
     ours, theirs = set(varying(left)), set(varying(right))
     return _cross(board, node, left, right) if ours and theirs and not ours & theirs else ties.join(board, left, right)
 

@@ -35,8 +35,7 @@ def skip_layer_normalization(board: Board, node: NodeLike) -> str | None:
     if any(name not in board.labels for name in node.inputs[:2]):
         return "it adds a constant"
     left, right = (board.labels[name] for name in node.inputs[:2])
-    a, b = np.broadcast_arrays(core(left), core(right))
-    board.joins.append(a[(a > 0) & (b > 0) & (a != b)])
+    board.meet(left, right)
     labels = ties.join(board, left, right)
     if len(node.outputs) > 3 and node.outputs[3]:
         board.write(node.outputs[3], labels)

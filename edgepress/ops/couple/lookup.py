@@ -4,7 +4,7 @@
 
 A table is a constant that is looked up by computed positions: the axis that is looked up stays whole, the other one
 makes fresh channels (role ``out``). Computed data that is looked up by computed positions keeps its labels, as long
-as they do not vary along the axis that is looked up.
+as they do not vary along the axis that is looked up. Positions are no channels: those that are computed stay whole.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from edgepress.ops.couple.movement import movement
 from edgepress.ops.couple.rule import Rule
 from edgepress.ops.labels import core, fill, varying
 
+POSITIONS = "it looks up every one of its channels, so removing one would take its answer away"
+
 
 def gather(board: Board, node: NodeLike) -> str | None:
     """Gather."""
     data, index = node.inputs[:2]
+    if index in board.labels:
+        board.atoms.pin(board.labels[index], board.atoms.source(node.name, POSITIONS, wall=True))
     if data in board.labels:
         return movement(board, node) if board.known(node, 1) is not None else _picked(board, node)
     if index not in board.labels:

@@ -5,16 +5,18 @@ The cases that are not plain movement are here:
 
     Concat   done on what varies only, because its inputs are often many and large
     Pad      padding along a labelled axis makes positions that belong to no channel
-    Slice    with step s: s neighbours go together, so that the step still meets the channels it met
+    Slice    with step s: s neighbours go together, so that the step still meets the channels it met; a slice that
+             starts within the first s (every other channel, from the second on) counts from the first channel on
     Expand   one position that is fixed, spread over many: each copy may go with what it is joined with
     Trilu    a mask: fine over axes without labels
+    DepthToSpace, SpaceToDepth    pixels stay: what becomes pixels of one channel, or was, goes together
 
 Parameters are constants, or values that depend on shapes alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -36,7 +38,7 @@ def movement(board: Board, node: NodeLike) -> str | None:
         return "it moves a constant"
     if any(board.given(node, slot) and board.known(node, slot) is None for slot in range(1, len(node.inputs))):
         return "how it moves data is computed, not constant"
-    special = {"Pad": _pad, "Trilu": _triangle, "Slice": _slice, "Expand": _expand}.get(node.op, _run)
+    special = _SPECIAL.get(node.op, _run)
     return special(board, node, labels)
 
 
@@ -114,10 +116,11 @@ def _triangle(board: Board, node: NodeLike, labels: np.ndarray) -> str | None:
 
 
 def _slice(board: Board, node: NodeLike, labels: np.ndarray) -> None:
-    """Neighbours that one step passes over go together, from the first position on."""
+    """Neighbours that one step passes over go together; slices that take turns (every other one) share them."""
     for axis, (start, stop, step) in _ranges(board, node, labels.shape).items():
         if axis in varying(labels):
-            passed = np.arange(start, stop, 1 if step > 0 else -1)
+            first = 0 if 0 <= start < step else start
+            passed = np.arange(first, stop, 1 if step > 0 else -1)
             rows = np.moveaxis(core(labels), axis, 0)[passed]
             places = np.arange(len(passed))
             board.atoms.tie(rows[places // abs(step) * abs(step)], rows)
@@ -159,5 +162,26 @@ def _pad(board: Board, node: NodeLike, labels: np.ndarray) -> str | None:
     board.write(node.outputs[0], np.broadcast_to(inner, board.shapes[node.outputs[0]]))
     return None
 
+
+def _into_space(board: Board, node: NodeLike, labels: np.ndarray) -> None:
+    """The pixels that neighbouring channels become are no channels: a block of them goes whole."""
+    _run(board, node, labels)
+    board.channels(node.outputs[0], 1)
+
+
+def _from_space(board: Board, node: NodeLike, labels: np.ndarray) -> None:
+    """The other way round."""
+    board.channels(node.inputs[0], 1)
+    _run(board, node, labels)
+
+
+_SPECIAL: Mapping[str, Callable[[Board, NodeLike, np.ndarray], str | None]] = {
+    "Pad": _pad,
+    "Trilu": _triangle,
+    "Slice": _slice,
+    "Expand": _expand,
+    "DepthToSpace": _into_space,
+    "SpaceToDepth": _from_space,
+}
 
 RULES: dict[str, Rule] = {"movement": movement}

@@ -30,6 +30,8 @@ def recurrent(board: Board, node: NodeLike) -> str | None:
     weights = [slot for slot in (INPUT, RECURRENCE, BIAS, PEEPHOLE) if board.given(node, slot)]
     if recurrence is None or any(board.constant(node, slot) is None for slot in weights):
         return "its weights are computed, not constant"
+    if node.inputs[0] not in board.labels:
+        return "what it reads at every step is constant"
     gates = GATES[node.op]
     board.use(node, INPUT, 2, board.channels(node.inputs[0], 2), "in")
     hidden = board.atoms.fresh(recurrence.shape[2])

@@ -41,7 +41,9 @@ MIXED: Mapping[str, str] = {
 
 def reduction(board: Board, node: NodeLike) -> str | None:
     """Axes vanish or become one long."""
-    labels = board.labels[node.inputs[0]]
+    labels = board.labels.get(node.inputs[0])
+    if labels is None:
+        return "it reduces a constant"
     axes = _reduced(board, node, labels.ndim)
     if axes is None:
         return "its axes are computed, not constant"

@@ -11,6 +11,9 @@ from edgepress.model import Model, Node
 from edgepress.surgery.mend.mender import Mender, set_constant
 from edgepress.surgery.mend.survivors import Survivors
 
+END = 2**31 - 1
+"""Behind the last position of any axis."""
+
 
 def _reshape(model: Model, node: Node, target: gs.Node, left: Survivors) -> None:
     entries = model.constants[node.inputs[1]].ravel().tolist()
@@ -62,15 +65,22 @@ def _slice(model: Model, node: Node, target: gs.Node, left: Survivors) -> None:
 
 
 def _counted(stay: np.ndarray, old: slice) -> slice:
-    """The same places of an axis, counted in positions that are left; bounds that still mean them stay."""
+    """The same places of an axis, counted in positions that are left; bounds that still mean them stay.
+
+    Bounds that count from the end do so afterwards: the axis may hold the channels of a free number of positions.
+    """
     start, stop, step = old.indices(len(stay))
     behind = int(step < 0)  # going down, bounds are counted from the position behind them
     count = int(stay.sum())
-    begin, end = (int(stay[: edge + behind].sum()) - behind for edge in (start, stop))
+    first = next((place for place in range(start, stop, step) if stay[place]), start)
+    begin, end = (int(stay[: edge + behind].sum()) - behind for edge in (first, stop))
     kept = old.indices(count)
     if kept[0] != begin:
-        old = slice(begin, old.stop, step)
-    return old if kept[1] == end else slice(old.start, end if end >= 0 else -count - 1, step)
+        old = slice(begin - count if old.start < 0 else begin, old.stop, step)
+    if kept[1] != end:
+        from_the_end = end - count if end < count else END
+        old = slice(old.start, end if old.stop >= 0 and end >= 0 else from_the_end, step)
+    return old
 
 
 def _numbers(model: Model, node: Node, slot: int, attribute: str, default: Sequence[int]) -> list[int]:
