@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from group_models_cnn import CNN
+from group_models_corners import CORNERS
 from toys import IMAGE, Toy, feed
 
 __all__ = ["IMAGE", "TOYS", "Toy", "feed"]
+
+MORE = CNN | CORNERS
 
 TOYS = {
     "residual": Toy(
@@ -264,5 +267,5 @@ TOYS = {
         | {"map": (7, 8, 8), "w3": (4, 7, 1, 1)},
         (6, 7),
     ),
-} | CNN
+} | MORE
 """By name. All have a symbolic batch but ``joined_with_constants``."""

@@ -138,6 +138,12 @@ KINDS: dict[str, Kind] = {
         {"w1": 2 * kernel(10, 16), "w2": 2 * kernel(10, 16, seed=1), "w3": kernel(16, 10)}, "/net/MatMul.0",
         ("MatMul",)),
     "heads": Kind(ATTENTION, TOKENS, HEADS, "/net/MatMul.0", ("MatMul",)),
+    # rows of the product hold the channels of every sample: it cannot be refitted, and stays as it is
+    "merged with the batch": Kind(
+        """a = Conv<kernel_shape=[1]>(x, w1, b1)  r = Reshape(a, s)  m = MatMul(r, w2)  n = Relu(m)  u = Reshape(n, t)
+        y = Conv<kernel_shape=[1]>(u, w3, b3)""", (32, 3, 6),
+        {"w1": 2 * kernel(12, 3, 1), "b1": B[:12], "s": np.array([-1, 6]), "w2": kernel(6, 5),
+         "t": np.array([-1, 12, 5]), "w3": kernel(5, 12, 1), "b3": B[:5]}, CONV1, ("Conv",)),
     "rnn": recurrent("RNN"),
     "gru": recurrent("GRU"),
     "gru, reset behind": recurrent("GRU", attributes=",linear_before_reset=1"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,6 @@ from edgepress.surgery.cut import cut
 from edgepress.surgery.oracle import check_cut
 
 TOLERANCE = 1e-5
-GAPS: dict[str, str] = {}
-"""Networks in which something is not found that could be, and why."""
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +50,18 @@ def analyzed(path: Path, name: str) -> Analyzed:
     return analyze(Model.load(path), feeds_of(NETS[name], NETS[name].quick))
 
 
-@pytest.mark.parametrize("name", NETS)
+def known(name: str) -> Any:
+    """A network as a parameter; expected to fail where it is known what is not found yet."""
+    gap = NETS[name].gaps[NETS[name].quick.exporter]
+    return pytest.param(name, marks=[pytest.mark.xfail(reason=gap)] if gap else [])
+
+
+@pytest.mark.parametrize("name", [known(name) for name in NETS])
 def test_what_must_be_prunable_is_and_nothing_else(name: str, folder: Path) -> None:
     path = exported(folder, name)
     found = groups_by_module(NETS[name], path, analyzed(path, name).grouping)
-    assert found == NETS[name].groups, f"missing {NETS[name].groups - found}, not expected {found - NETS[name].groups}"
+    wanted = NETS[name].groups[NETS[name].quick.exporter]
+    assert found == wanted, f"missing {wanted - found}, not expected {found - wanted}"
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -74,7 +80,7 @@ def test_torch_agrees_with_onnxruntime(name: str, folder: Path) -> None:
         assert executor.parity(feed) is None
 
 
-@pytest.mark.parametrize("name", [name for name, net in NETS.items() if net.groups])
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if net.groups[net.quick.exporter]])
 def test_redistribution_beats_removal(name: str, folder: Path) -> None:
     found = errors(NETS[name], analyzed(exported(folder, name), name))
     assert found is not None

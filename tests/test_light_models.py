@@ -41,7 +41,9 @@ SHARED = (
 )
 CHANNELS = {
     "inception_v1": 7024,  # all but the 256 in front of LRN, which mixes channels
-    "shufflenet": 7 + 8 * 17 + 3 * 34,  # a channel of every group at once; where 34 channels per group cannot be shuffled: none
+    "shufflenet": 7
+    + 8 * 17
+    + 3 * 34,  # a channel of every group at once; where 34 channels per group cannot be shuffled: none
     "squeezenet": 2944,
 }
 """Prunable channels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from normalize_tools import assert_agree, clean, normal, ops, step, text
+from normalize_tools import assert_agree, clean, normal, ops, text
 from onnx import helper, numpy_helper, parser
 
 from edgepress.model import Model
@@ -28,6 +28,18 @@ def test_local_functions_are_inlined_and_their_domain_goes() -> None:
     assert ops(after) == {"Mul": 2}
     assert [entry.domain for entry in after.edit().opset_import] == [""]
     assert len(after.edit().functions) == 0
+    assert_agree(before, after, X)
+
+
+def test_nodes_are_sorted() -> None:
+    """onnxruntime loads what its float16 converter writes: casts at the end, which are read before."""
+    proto = text("g (float[N,3] x) => (float[N,3] y) { a = Relu(x) b = Neg(a) y = Add(a, b) }").edit()
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend([nodes[2], nodes[0], nodes[1]])
+    before = Model.of(proto)
+    after = clean(before)
+    assert [node.op for node in after.nodes] == ["Relu", "Neg", "Add"]
     assert_agree(before, after, X)
 
 

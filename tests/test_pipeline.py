@@ -353,7 +353,7 @@ def test_candidates_have_names_of_their_own(digits_model: Path) -> None:
     """Names carry two digits of the cost; near twins would be timed, and chosen, under one name."""
     model, verdict = Model.load(digits_model), never_measured()
     mild, twin, strong = (
-        candidate(f"pruned-{cost:.2f}", "pruned fp32", model, (Cut("g", 9, removed),), verdict, cost)
+        candidate(f"pruned-{cost:.2f}", "pruned fp32", model, (Cut("g", 9, removed),), verdict, None, cost)
         for cost, removed in ((0.144, (0,)), (0.141, (0, 1)), (0.1, (0, 1, 2)))
     )
     assert distinct([mild, twin, strong]) == [twin, strong]

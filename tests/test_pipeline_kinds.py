@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import Compressed
+from onnx import numpy_helper
 from pipeline_models import (
     ANSWERS_ONLY,
     CHANGING_ROWS,
@@ -150,6 +151,24 @@ def test_newer_operator_sets_are_quantized(opset: int, tmp_path: Path) -> None:
     onnx.save(proto, request.model)
     assert "int8" in labels_of(compress(request))
     assert onnx.load(tmp_path / "out.onnx").opset_import[0].version == opset
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_float_types_are_pruned_in_their_own(dtype: str, tmp_path: Path) -> None:
+    request = request_for(MLP, tmp_path, max_drop=50)
+    proto = onnx.load(request.model)
+    code = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    for item in proto.graph.initializer:
+        item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(dtype), item.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = code
+    onnx.save(proto, request.model)
+    report = compress(request)
+    assert f"int8: only float32 weights are rounded, and those of the model are {dtype}" in map(str, report.refusals)
+    assert not any(item.what == "redistribution" for item in report.refusals)
+    pruned = [item for item in report.variants if item.label == "pruned fp32"]
+    assert pruned and pruned[-1].macs is not None and pruned[-1].macs < (report.original.macs or 0)
+    assert {item.data_type for item in onnx.load(tmp_path / "out.onnx").graph.initializer} == {code}
 
 
 def test_an_operator_set_without_int8_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from group_models import TOYS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numeric_tools import feed_of
+from onnx import helper
 from planted import SIZE, mlp
 from quantize_tools import CONV, kernel, parse
 
@@ -95,6 +96,30 @@ def test_a_concatenation_pays_for_each_branch() -> None:
 def test_matmul_counts_its_rows() -> None:
     model = inferred(parse("y = MatMul(x, w)", x="N,7,5", outputs="float[N,7,6] y", w=kernel(5, 6)))
     assert list(count_macs(model).values()) == [7 * 5 * 6]
+
+
+@pytest.mark.parametrize(
+    ("made", "macs"),
+    [
+        ('Einsum<equation="...i,ij->...j">(x, w)', 5 * 6 * 7),
+        ('Einsum<equation="...i,ij">(x, w)', 5 * 6 * 7),
+        ('Einsum<equation="bsi,bti->bst">(x, x)', 5 * 5 * 6),
+        ("com.microsoft.FusedMatMul<alpha=0.5>(x, w)", 5 * 6 * 7),
+        ("com.microsoft.FusedMatMul<transB=1>(x, x)", 5 * 5 * 6),
+        ("com.microsoft.FusedMatMul<transA=1>(x, x)", 6 * 6 * 5),
+    ],
+)
+def test_macs_of_other_products_by_hand(made: str, macs: int) -> None:
+    proto = parse(f"y = {made}", x="N,5,6", outputs="float[N,A,B] y", w=kernel(6, 7)).edit()
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    shape = {210: (5, 7), 150: (5, 5), 180: (6, 6)}[macs]
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["N", *shape]))
+    assert list(count_macs(Model.of(proto)).values()) == [macs]
+
+
+def test_work_that_is_not_counted_costs_the_same_at_any_width() -> None:
+    costs = Costs.of(parse("y = Relu(x)", x="N,5", outputs="float[N,5] y"), (), PLAIN)
+    assert costs.macs({}) == 0 and costs.blend({}) == 1
 
 
 def test_staircase_follows_the_target_and_blend_is_one_for_the_whole_model() -> None:
@@ -318,3 +343,11 @@ def test_probabilities_are_read_as_log_odds() -> None:
     plain, soft = measured(logits, samples()), measured(squashed, samples())
     for name, item in plain.items():
         assert 0.2 < soft[name].error / item.error < 5
+
+
+def test_sizes_of_the_samples_count_where_the_model_leaves_them_open() -> None:
+    model = parse("y = MatMul(x, w)", x="N,T,6", outputs="float[N,T,4] y", w=np.ones((6, 4)))
+    grouping = find_groups(model, {"T": 9})
+    assert sum(count_macs(model).values()) == 6 * 4
+    assert sum(count_macs(model, grouping.sizes).values()) == 9 * 6 * 4
+    assert Costs.of(model, grouping.prunable, PLAIN, grouping).macs({}) == 9 * 6 * 4

@@ -10,7 +10,7 @@ import pytest
 from group_models import TOYS, feed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, parser
 from random_graphs import random_graph
 
 from edgepress import runtime
@@ -44,6 +44,25 @@ def draw(grouping: Grouping, seed: int) -> dict[str, list[int]]:
 def feeds(model: Model, seed: int) -> list[dict[str, np.ndarray]]:
     """Two feeds of different batch sizes."""
     return [feed(model, batch, seed) for batch in (1, 3)]
+
+
+def test_operators_that_onnxruntime_adds_are_no_obstacle() -> None:
+    """SimplifiedLayerNormalization stands in the domain of onnx, whose checker does not know it."""
+    proto = parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[N,6] x) => (float[N,6] y) {
+        n = SimplifiedLayerNormalization(x, s)  a = MatMul(n, w1)  r = Relu(a)  y = MatMul(r, w2) }"""
+    )
+    random = np.random.default_rng(0)
+    for name, shape in (("s", (6,)), ("w1", (6, 8)), ("w2", (8, 6))):
+        proto.graph.initializer.append(numpy_helper.from_array(random.random(shape, dtype=np.float32), name))
+    for node in proto.graph.node:
+        node.name = f"n_{node.output[0]}"
+    model = Model.of(proto)
+    grouping, removed = find_groups(model), {"n_a": [1, 5]}
+    cutting = cut(model, grouping, removed)
+    assert cutting.model.constants["w1"].shape == (6, 6)
+    assert [node.op for node in cutting.model.nodes] == [node.op for node in model.nodes]
+    assert check_cut(model, grouping, removed, cutting, feeds(model, 0)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -18,7 +18,7 @@ from edgepress.groups.binding import takes_away_ones
 from edgepress.groups.bodies import CONTROL_FLOW, read_inside
 from edgepress.groups.follow import hand_back, pin_widths
 from edgepress.groups.shapes import Bound, bind
-from edgepress.groups.values import Joined
+from edgepress.groups.values import LAYERS, Joined
 from edgepress.model import Model, Node
 from edgepress.ops.board import Board, Use
 from edgepress.ops.couple import rule_of
@@ -58,6 +58,8 @@ def trace_labels(model: Model, dimensions: Mapping[str, int]) -> tuple[Board, Bo
 
 def _visit(board: Board, node: Node, *, symbolic: bool) -> None:
     """Apply the rule of one node, or make it a wall."""
+    if node.op in LAYERS:
+        _enter(board, node)
     moving = [name for name in (*node.inputs, *read_inside(node)) if name in board.labels]
     row = lookup(node.op, node.domain, board.opset)
     rule = None if row is None else rule_of(row)
@@ -73,6 +75,15 @@ def _visit(board: Board, node: Node, *, symbolic: bool) -> None:
         reason = _untouchable(board, node, symbolic) or rule(board, node)
         if reason is not None:
             _wall(board, node, moving, board.atoms.source(node.name, reason, wall=True))
+
+
+def _enter(board: Board, node: Node) -> None:
+    """A layer that reads a computed constant alone takes it for an input: it makes channels all the same."""
+    known = [name for name in node.inputs if name in board.values]
+    if known and not any(name in board.labels for name in node.inputs):
+        for name in known:
+            fixed = board.atoms.source(node.name, "its channels join a computed constant", wall=False)
+            board.write(name, fill(fixed, board.shapes[name]))
 
 
 def _unknown(node: Node) -> str:

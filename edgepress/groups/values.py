@@ -5,8 +5,8 @@ Less -> Where). Given the shapes these are numbers: Shape and Size are answered 
 by onnx's reference evaluator, node by node. The same program is evaluated before a cut (the labels need the numbers)
 and after it (surgery mends those that no longer fit).
 
-Guarantees: nothing that depends on an input, on chance or on a body of control flow is ever evaluated; what cannot be
-evaluated is left out.
+Guarantees: nothing that depends on an input, on chance or on a body of control flow is ever evaluated, and no layer
+with weights is; what cannot be evaluated is left out.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 )
 NEVER = RANDOM | {"If", "Loop", "Scan", "DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"}
+
+LAYERS = frozenset({"MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"})
+"""What makes channels, where it holds a matrix: learned queries that are repeated for every sample go through them."""
 
 Shape = tuple[int, ...]
 Arrays = Mapping[str, np.ndarray]
@@ -81,6 +84,8 @@ def evaluated(
         source = node.inputs[0]
         known = values[source].shape if source in values else shapes.get(source)
         return None if known is None else {node.output: _shape(node, known)}
+    if node.op in LAYERS and any(_matrix(constants[name]) for name in node.inputs if name in constants):
+        return None
     read = [name for name in node.inputs if name]
     if not any(name in values for name in read) or not all(name in values or name in constants for name in read):
         return None
@@ -91,6 +96,10 @@ def evaluated(
     if large > LIMIT:
         return None
     return _run(node, arrays, opset)
+
+
+def _matrix(constant: np.ndarray) -> bool:
+    return len([size for size in constant.shape if size > 1]) > 1
 
 
 def _filled(node: Node, feed: Arrays) -> dict[str, np.ndarray] | None:

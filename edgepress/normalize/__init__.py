@@ -1,9 +1,9 @@
 """Normalize: any ONNX file becomes a flat, typed model of one operator set, static enough to analyze.
 
-A list of small rewrites (:data:`edgepress.normalize.steps.STEPS`), each checked against the original: inline
-functions, densify sparse weights, hoist constants, name nodes, remove identities, fold constants and shape chains,
-convert to operator set 21, write padding out, fold biases and BatchNormalization into the linear operators, infer
-all types.
+A list of small rewrites (:data:`edgepress.normalize.steps.STEPS`), each checked against the original: sort
+nodes, inline functions, densify sparse weights, hoist constants, name nodes, remove identities, fold constants and
+shape chains, convert to operator set 21, write padding out, fold biases and BatchNormalization into the linear
+operators, infer all types.
 
 Guarantees: the result loads in onnxruntime and answers as the original does on the samples
 (:mod:`edgepress.normalize.parity` says how closely); graph inputs and outputs keep names and types, free axes stay

@@ -1,4 +1,4 @@
-"""Steps that make a model flat: no local functions, no sparse weights, no Constant nodes, every node named.
+"""Steps that make a model flat: sorted, no local functions, no sparse weights, no Constant nodes, every node named.
 
 None of them changes a number. They hold for models with subgraphs too: only the main graph is rewritten, and
 initializers of the main graph are visible inside subgraphs just as Constant outputs are.
@@ -6,12 +6,22 @@ initializers of the main graph are visible inside subgraphs just as Constant out
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
+
 import numpy as np
 import onnx
 from onnx import inliner, numpy_helper
 
 from edgepress import storage
-from edgepress.normalize.graph import DEFAULT_DOMAIN, attributes, drop_nodes, every_graph, output_names, set_constant
+from edgepress.normalize.graph import (
+    DEFAULT_DOMAIN,
+    attributes,
+    drop_nodes,
+    every_graph,
+    output_names,
+    reads,
+    set_constant,
+)
 
 FIRST_IR_WITH_FREE_INITIALIZERS = 4
 
@@ -21,6 +31,17 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     if not proto.functions:
         return proto
     return storage.lightly(lambda light: inliner.inline_local_functions(light, convert_version=True), proto)
+
+
+def sort_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Put every node behind those whose outputs it reads, as ONNX wants; onnxruntime loads unsorted files, too."""
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in proto.graph.node]
+    makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    before = {place: sorted({makers[name] for name in reads(node) & makers.keys()}) for place, node in enumerate(nodes)}
+    if any(place <= last for place, first in before.items() for last in first[-1:]):
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes[place] for place in TopologicalSorter(before).static_order())
+    return proto
 
 
 def densify(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -72,6 +72,7 @@ def _plain(rewrite: Callable[[onnx.ModelProto], onnx.ModelProto | Refusal]) -> R
 
 
 STEPS: tuple[Step, ...] = (
+    Step("sort nodes", _plain(flatten.sort_nodes)),
     Step("inline functions", _plain(flatten.inline_functions)),
     Step("densify sparse weights", _plain(flatten.densify)),
     Step("separate weights from inputs", _plain(flatten.separate_weights)),

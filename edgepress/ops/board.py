@@ -66,6 +66,7 @@ class Board:
         uses: axes of constants that shrink with labels.
         laid: labels of constants of which it is only known at the end which axis shrinks.
         joins: pairs of atoms, int64 [2, n], on which two streams of one shape were added.
+        copies: atoms of constants and of copies of one position: channels only if something joins them with channels.
         heads: labels that products of two computed tensors tied: attention heads, never a shared stream.
     """
 
@@ -79,6 +80,7 @@ class Board:
     laid: list[Lay] = field(default_factory=list)
     joins: list[np.ndarray] = field(default_factory=list)
     heads: list[np.ndarray] = field(default_factory=list)
+    copies: list[np.ndarray] = field(default_factory=list)
 
     def channels(self, tensor: str, axis: int) -> np.ndarray:
         """One label per index of ``axis`` (int64 [n]); positions that share the index are tied."""

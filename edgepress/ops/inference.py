@@ -1,8 +1,9 @@
 """Strict shape inference that also knows some operators onnx has no inference for.
 
 GroupNormalization (and MeanVarianceNormalization) are functions whose bodies onnx 1.23 does not infer through; strict
-inference stops at whatever reads them. GroupQueryAttention belongs to onnxruntime, so onnx knows nothing of it. The
-first output of each is like the first input (of attention: with keys of its own), so they are inferred as Identity.
+inference stops at whatever reads them. GroupQueryAttention and SimplifiedLayerNormalization belong to onnxruntime, so
+onnx knows nothing of them. The first output of each is like the first input (of attention: with keys of its own), so
+they are inferred as Identity.
 """
 
 from __future__ import annotations
@@ -10,7 +11,13 @@ from __future__ import annotations
 import onnx
 from onnx import shape_inference
 
-LIKE_INPUT = frozenset({("", "GroupNormalization"), ("", "MeanVarianceNormalization")})
+ADDED = frozenset({("", "SimplifiedLayerNormalization")})
+"""Operators that onnxruntime adds to the domain of onnx, which does not know them."""
+
+LIKE_INPUT = frozenset({("", "GroupNormalization"), ("", "MeanVarianceNormalization")}) | ADDED
+
+UNCHECKED = "edgepress.unchecked"
+"""A domain that onnx does not know, so that its checker leaves the operators of it alone."""
 
 
 def infer_shapes(proto: onnx.ModelProto, *, check_type: bool = False) -> onnx.ModelProto:
@@ -31,6 +38,23 @@ def infer_shapes(proto: onnx.ModelProto, *, check_type: bool = False) -> onnx.Mo
     for place in places:
         inferred.graph.node[place].CopyFrom(proto.graph.node[place])
     return inferred
+
+
+def check(proto: onnx.ModelProto) -> None:
+    """Check a model by onnx's checker, all but the operators that onnxruntime adds to the domain of onnx.
+
+    Raises:
+        onnx.checker.ValidationError: the model is not legal.
+    """
+    places = [place for place, node in enumerate(proto.graph.node) if (node.domain, node.op_type) in ADDED]
+    checked = proto
+    if places:
+        checked = onnx.ModelProto()
+        checked.CopyFrom(proto)
+        checked.opset_import.append(onnx.helper.make_opsetid(UNCHECKED, 1))
+    for place in places:
+        checked.graph.node[place].domain = UNCHECKED
+    onnx.checker.check_model(checked)
 
 
 def _like_input(node: onnx.NodeProto) -> bool:

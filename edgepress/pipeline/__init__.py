@@ -61,7 +61,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
     with recorder.stage("baseline") as stage:
         context, refusals = context_of(request, normalized.model, opened.feed)
         judged = Judge(context, limit_of(request, normalized.model, opened.feed, opened.evaluation))
-        cleaned = candidate(CLEANED, "cleaned fp32", context.model, (), judged(opened.model))
+        cleaned = candidate(CLEANED, "cleaned fp32", context.model, (), judged(opened.model), context.grouping.sizes)
         stage.note(_baseline_note(context, cleaned.verdict))
     findings = Findings.start(request, opened, normalized, context, refusals)
     candidates, analysis = _candidates(request, context, judged, cleaned, recorder)

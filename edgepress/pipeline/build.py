@@ -13,7 +13,7 @@ import onnx
 
 from edgepress import __version__
 from edgepress.model import Model
-from edgepress.ops.weighted import WEIGHTED, output_axis
+from edgepress.ops.weighted import output_axis
 from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_of
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quantize import (
@@ -21,6 +21,7 @@ from edgepress.quantize import (
     Rounded,
     activations_to_observe,
     bias_correction,
+    has_float32_weight,
     observe,
     quantize,
     ranges,
@@ -91,12 +92,12 @@ def rounded(context: Context, model: Model, settings: Quantization, seen: Observ
     """Rounded weights, repaired by sweep where the executor runs the model, else by analytic bias correction.
 
     Depends on the float nodes and the weight limit of the settings only. Nodes that the target's rules keep float are
-    rounded too: their weights are stored as int8.
+    rounded too: their weights are stored as int8. Weights of other types than float32 stay as they are.
     """
     kept = set(settings.float_nodes)
     found = {}
     for node in model.nodes:
-        if node.op in WEIGHTED and node.name not in kept and node.inputs[1] in model.constants:
+        if node.name not in kept and has_float32_weight(model, node):
             axis = output_axis(node.op, node.attributes)
             found[node.name] = round_weights(model.constants[node.inputs[1]], axis, settings.weight_limit)
     if settings.repair and context.sweep_samples:

@@ -11,7 +11,7 @@ file at the speed of float.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,14 +123,21 @@ def _narrow(context: Context, analysis: Analysis, judged: Judge, widths: Widths)
     cuts = removed_channels(ladder.groups, ladder.rankings, widths)
     model = pruned(context, cuts)
     cost = ladder.costs.blend(widths.removed)
-    return candidate(f"pruned-{cost:.2f}", "pruned fp32", model, cuts, judged(model), cost)
+    return candidate(f"pruned-{cost:.2f}", "pruned fp32", model, cuts, judged(model), context.grouping.sizes, cost)
 
 
 def candidate(
-    name: str, label: str, model: Model, cuts: tuple[Cut, ...], verdict: Verdict, cost: float = 1.0
+    name: str,
+    label: str,
+    model: Model,
+    cuts: tuple[Cut, ...],
+    verdict: Verdict,
+    sizes: Mapping[str, int] | None,
+    cost: float = 1.0,
 ) -> Candidate:
-    """A float candidate."""
-    return Candidate(name, label, model, cuts, None, verdict, sum(count_macs(model).values()), model.parameters, cost)
+    """A float candidate; ``sizes`` are those of symbolic dimensions (``Grouping.sizes``)."""
+    macs = sum(count_macs(model, sizes).values())
+    return Candidate(name, label, model, cuts, None, verdict, macs, model.parameters, cost)
 
 
 def _bisect(acceptable: Callable[[int], bool], depths: np.ndarray) -> None:

@@ -102,7 +102,7 @@ class Findings:
     def chosen(self) -> Candidate:
         """The candidate that was chosen; the cleaned model when nothing was tried."""
         if self.choice is None:
-            return candidate(CLEANED, "cleaned fp32", self.normalized.model, (), never_measured())
+            return candidate(CLEANED, "cleaned fp32", self.normalized.model, (), never_measured(), None)
         return next(item for item in self.candidates if item.name == self.choice.chosen)
 
 

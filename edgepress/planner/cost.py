@@ -49,14 +49,15 @@ class Costs:
         """Tabulate a model.
 
         Args:
-            model: its shapes should be static but for the batch axis; what is not stated counts as 1.
+            model: the model.
             groups: the groups that may shrink.
             target: whose staircase to follow.
-            grouping: where the groups come from; without it products of two activations do not shrink.
+            grouping: where the groups come from, and the sizes of symbolic dimensions; without it products of two
+                activations do not shrink, and what the model does not state counts as 1.
         """
         layers = []
         counted: set[str] = set()
-        for work in work_of(model):
+        for work in work_of(model, None if grouping is None else grouping.sizes):
             if work.weight is None:
                 axes = () if grouping is None else _spans(work, groups, grouping)
                 layers.append(_Layer(work.node, work.macs, 0, axes))
@@ -90,7 +91,14 @@ class Costs:
         Time goes with multiply-adds where weights are reused (Conv) and with bytes where they are not (Gemm at
         batch 1); a file goes with weights: the mean of both serves every kind of network.
         """
-        return 0.5 * self.staircase(removed) / self.staircase({}) + 0.5 * self.weights(removed) / self.weights({})
+        return 0.5 * _share(self.staircase(removed), self.staircase({})) + 0.5 * _share(
+            self.weights(removed), self.weights({})
+        )
+
+
+def _share(part: float, whole: float) -> float:
+    """1 where there is nothing to have a share of: no node whose work is counted."""
+    return part / whole if whole else 1.0
 
 
 def _weight_axes(weight: str, model: Model, groups: Sequence[Group]) -> tuple[_Axis, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from edgepress.quantize.fusion import unfused
 from edgepress.quantize.qdq import quantize, quantize_refusal
 from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
-from edgepress.quantize.regions import stays_float
+from edgepress.quantize.regions import has_float32_weight, stays_float
 from edgepress.quantize.slim import slim
 from edgepress.quantize.weights import Rounded, bias_correction, round_weights
 
@@ -21,6 +21,7 @@ __all__ = [
     "Rounded",
     "activations_to_observe",
     "bias_correction",
+    "has_float32_weight",
     "observe",
     "quantize",
     "quantize_refusal",

@@ -23,6 +23,9 @@ from edgepress.quantize.ranges import Samples
 
 CHUNK = 8
 
+_WARNINGS, _ERRORS = 2, 3
+"""Severities of onnxruntime's logger."""
+
 
 def plain_static_int8(model: Model, feed: Samples, folder: Path) -> Model | Refusal:
     """The model quantized by plain onnxruntime.
@@ -88,13 +91,20 @@ def _reader(feed: Samples) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tool's advice off the terminal (and numpy's, where a mask is infinite), and the root logger as it was."""
+    """Keep the tool's advice off the terminal (and numpy's, where a mask is infinite), and the root logger as it was.
+
+    The sessions that the tool opens itself warn by onnxruntime's own logger, of which warnings are the default.
+    """
+    import onnxruntime
+
     root = logging.getLogger()
     handlers, before = list(root.handlers), logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(_ERRORS)
     try:
         with np.errstate(all="ignore"):
             yield
     finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)
         logging.disable(before)
         root.handlers[:] = handlers

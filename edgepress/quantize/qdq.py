@@ -23,11 +23,20 @@ from edgepress.errors import InvariantError, ModelError, Refusal
 from edgepress.model import Model
 from edgepress.ops.row import Role
 from edgepress.ops.table import NEWEST_OPSET
-from edgepress.ops.weighted import output_axis
+from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.plan import Quantization
 from edgepress.quantize.grids import Grid, grids
 from edgepress.quantize.ranges import Range
-from edgepress.quantize.regions import READS_SHAPE, Unit, int8_units, operands, stays_float, typed, units
+from edgepress.quantize.regions import (
+    READS_SHAPE,
+    Unit,
+    has_float32_weight,
+    int8_units,
+    operands,
+    stays_float,
+    typed,
+    units,
+)
 from edgepress.quantize.shortcuts import as_convolutions
 from edgepress.quantize.slim import slim
 from edgepress.quantize.weights import Rounded, round_weights, to_grid
@@ -59,7 +68,7 @@ def quantize(
             same (a quarter of the bytes, float speed), as ``rounded`` has them if it does.
 
     Raises:
-        ModelError: the model has an operator set without per-channel int8 weights, or a newer one.
+        ModelError: :func:`quantize_refusal` says why the model cannot have an int8 form.
         InvariantError: a tensor that needs a range has none.
     """
     problem = quantize_refusal(model)
@@ -80,10 +89,19 @@ def quantize(
 
 
 def quantize_refusal(model: Model) -> Refusal | None:
-    """Why a model cannot have an int8 form, or None."""
-    if OPSETS[0] <= model.opset <= OPSETS[1]:
+    """Why a model cannot have an int8 form: another operator set, or no float32 weights to round; None if it can."""
+    if not OPSETS[0] <= model.opset <= OPSETS[1]:
+        return Refusal("int8", f"it needs operator set {OPSETS[0]} to {OPSETS[1]}, and the model has {model.opset}")
+    if any(has_float32_weight(model, node) for node in model.nodes):
         return None
-    return Refusal("int8", f"it needs operator set {OPSETS[0]} to {OPSETS[1]}, and the model has {model.opset}")
+    weights = [node.inputs[1] for node in model.nodes if node.op in WEIGHTED and node.inputs[1] in model.constants]
+    if weights:
+        return Refusal("int8", f"only float32 weights are rounded, and those of the model are {_types(model, weights)}")
+    return Refusal("int8", f"the model has no {' or '.join(WEIGHTED)} with a constant weight")
+
+
+def _types(model: Model, names: Sequence[str]) -> str:
+    return " and ".join(sorted({model.types[name].dtype for name in names}))
 
 
 def _round(model: Model, unit: Unit, limit: int) -> Rounded:

@@ -23,6 +23,7 @@ import onnx
 from edgepress.model import Model, Node
 from edgepress.ops.row import Role
 from edgepress.ops.table import lookup
+from edgepress.ops.weighted import WEIGHTED
 from edgepress.quantize.mincut import INFINITE, Edge, source_side
 from edgepress.targets import Target
 
@@ -190,6 +191,11 @@ def _role(model: Model, node: Node) -> Role:
 def _is_float32(model: Model, tensor: str) -> bool:
     known = model.types.get(tensor)
     return known is not None and known.dtype == "float32"
+
+
+def has_float32_weight(model: Model, node: Node) -> bool:
+    """Whether a node multiplies by a float32 constant: weights of other types are not rounded."""
+    return node.op in WEIGHTED and node.inputs[1] in model.constants and _is_float32(model, node.inputs[1])
 
 
 def _has_constant_weight(model: Model, node: Node) -> bool:

@@ -65,9 +65,10 @@ def fold(original: Model, cutting: Cutting, chunks: Chunks, *, positions: int, s
     def visit(seen: Visit) -> Mapping[str, np.ndarray]:
         given: dict[str, np.ndarray] = {}
         for twin in twins.get(seen.node.name, ()):
-            if seen.stale or twin.forgets:
+            looking = _Looking(sampling, cutting.left)
+            if (seen.stale or twin.forgets) and looking.aligned(twin.then, seen):
                 known = ChainMap(given, seen.parameters)  # type: ignore[arg-type]
-                given |= _refitted(twin, seen, known, elsewhere, _Looking(sampling, cutting.left))
+                given |= _refitted(twin, seen, known, elsewhere, looking)
         return given
 
     return sweep(original, cutting.model, chunks, visit, workers=workers)
@@ -90,6 +91,20 @@ class _Looking:
 
     sampling: _Sampling
     left: Survivors | None
+
+    def aligned(self, fit: Fit, seen: Visit) -> bool:
+        """Whether rows that are lost can be told: not where an axis holds channels of every sample (N x C in one)."""
+
+        def told(scene: Scene) -> bool:
+            own = [part for part in fit.parts if part.node.name == seen.node.name]
+            return all(self._told(part, name, scene.original[name]) for part in own for name in part.geometry.tensors)
+
+        return all(seen.each(told))
+
+    def _told(self, part: Part, name: str, array: np.ndarray) -> bool:
+        axes = part.geometry.crosswise(name, array.ndim) if self.left is not None and self.left.changed(name) else ()
+        masks = ((axis, self.left.mask(name, axis)) for axis in axes if self.left is not None)
+        return all(mask.all() or len(mask) == array.shape[axis] for axis, mask in masks)
 
     def matched(self, part: Part, values: Mapping[str, np.ndarray], names: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Activations of the original without rows that the changed network lost: channels of another kind."""
@@ -150,7 +165,7 @@ def _kept_columns(part: Part, cutting: Cutting) -> np.ndarray:
 def _refitted(
     twin: _Twin, seen: Visit, known: Mapping[str, np.ndarray], elsewhere: Mapping[str, SplitGram], looking: _Looking
 ) -> dict[str, np.ndarray]:
-    """New initializers of one fit."""
+    """New initializers of one fit, in the element types of the old ones."""
 
     def split_of(number: int, part: Part) -> SplitGram:
         if part.node.name != seen.node.name:
@@ -161,7 +176,8 @@ def _refitted(
     fit = twin.now
     splits = [split_of(number, part) for number, part in enumerate(fit.parts)]
     found = refit(fit.joined(splits), fit.matrix(known), np.arange(fit.width), biases=fit.biases)
-    return fit.written(found.matrix, known)
+    written = fit.written(found.matrix, known)
+    return {name: array.astype(known[name].dtype, copy=False) for name, array in written.items()}
 
 
 def _observed(twin: _Twin, number: int, scene: Scene, looking: _Looking) -> SplitGram:

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from edgepress import storage
 from edgepress.groups.bodies import bodies, captured
 from edgepress.model import Model
-from edgepress.ops.inference import infer_shapes
+from edgepress.ops.inference import check, infer_shapes
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -80,5 +80,5 @@ def _types(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
         onnx.shape_inference.InferenceError, onnx.checker.ValidationError: the graph is not legal.
     """
     inferred = infer_shapes(storage.outline(proto), check_type=True)
-    onnx.checker.check_model(inferred)
+    check(inferred)
     return list(inferred.graph.value_info)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from zoo.parts import ConvNorm, Head, Input, image, net
 
 
@@ -118,7 +119,13 @@ class Padded(nn.Module):
         return torch.relu(self.b(self.a(x)) + short)
 
 
-@net("resnet_padded", "legacy17", "one.a.conv:8 two.a.conv:16 two.b.conv:8", x=image())
+@net(
+    "resnet_padded",
+    "legacy17",
+    "one.a.conv:8 two.a.conv:16 two.b.conv:8",
+    gap="Pad along the channels is a wall, though channels that meet its zeros alone could go with them",
+    x=image(),
+)
 class ResNetPadded(nn.Sequential):
     """Zero channels in the shortcut: what they are added to belongs to one convolution alone and is free."""
 
@@ -290,7 +297,15 @@ class Keywords(nn.Sequential):
         self.head = Head(12, 8)
 
 
-@net("siamese", "legacy17", "a.conv:8 b.conv:12 fc:16", x=image(1, 12), y=image(1, 12))
+@net(
+    "siamese",
+    "legacy17",
+    "a.conv:8 b.conv:12 fc:16",
+    dynamo_groups="a.conv:8*2 b.conv:12 fc:16",
+    x=image(1, 12),
+    y=image(1, 12),
+    note="the newer exporter folds BatchNormalization for either call and so copies the weights of a and b",
+)
 class Siamese(nn.Module):
     """One encoder on two pictures; the distance of what it says, weighted."""
 

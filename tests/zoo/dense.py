@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from zoo.parts import ConvNorm, Head, Input, image, net
 
 
@@ -266,7 +267,13 @@ class Style(nn.Module):
         return torch.tanh(self.last(x))
 
 
-@net("focus", "legacy17", "stem.conv:12 inner:6 unshuffled.conv:16", x=image(3, 16), note="space to depth in both spellings")
+@net(
+    "focus",
+    "legacy17",
+    "stem.conv:12 inner:6 unshuffled.conv:16",
+    x=image(3, 16),
+    note="space to depth in both spellings",
+)
 class Focus(nn.Module):
     """Four shifted copies of the picture as channels (YOLOv5), later a pixel unshuffle of inner channels."""
 

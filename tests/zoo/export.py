@@ -8,12 +8,13 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import torch
+
 from zoo.parts import DYNAMO, LEGACY, Net, Variant
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -100,7 +101,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module="torch")
         warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export", UserWarning)
         for logger in loggers:
@@ -124,13 +125,16 @@ def modules_of(proto: onnx.ModelProto, modules: Collection[str]) -> dict[str, st
     found = {}
     for node in proto.graph.node:
         said = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = ast.literal_eval(said[SCOPES])[:-1] if SCOPES in said else node.name.strip("/").split("/")[:-1]
-        path = _dotted(scopes) if SCOPES not in said else next((scope for scope in reversed(scopes) if scope), "")
+        if SCOPES in said:
+            scopes: list[str] = ast.literal_eval(said[SCOPES])
+            path = next((scope for scope in reversed(scopes[:-1]) if scope), "")
+        else:
+            path = _dotted(node.name.strip("/").split("/")[:-1])
         found[node.name] = _known(path, modules)
     return found
 
 
-def _dotted(scopes: Mapping[int, str] | list[str]) -> str:
+def _dotted(scopes: Sequence[str]) -> str:
     """Join scopes; a member of a list repeats the list's name (``blocks/blocks.0``)."""
     path: list[str] = []
     for scope in scopes:

@@ -30,7 +30,9 @@ def light(name: str) -> Model:
     """A network of the onnx package with seeded random weights."""
     proto = onnx.load(FOLDER / f"light_{name}.onnx")
     shapes = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer}
-    sizes = {item.name: tuple(item.dims) for item in proto.graph.initializer if item.data_type == onnx.TensorProto.FLOAT}
+    sizes = {
+        item.name: tuple(item.dims) for item in proto.graph.initializer if item.data_type == onnx.TensorProto.FLOAT
+    }
     filled = [node for node in proto.graph.node if node.op_type == "ConstantOfShape"]
     sizes |= {node.output[0]: tuple(shapes[node.input[0]].tolist()) for node in filled}
     random = np.random.default_rng(len(name))
@@ -50,6 +52,14 @@ def pictures(model: Model, count: int, seed: int) -> dict[str, np.ndarray]:
     (name, given), *_ = model.inputs.items()
     shape = tuple(size for size in (given.shape or ())[1:] if isinstance(size, int))
     return {name: Input(shape).samples(count, seed)}
+
+
+def runs(model: Model, count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """The same as what the model takes at once: all of them, or one after the other if its batch is fixed."""
+    samples = pictures(model, count, seed)
+    ((name, array),) = samples.items()
+    fixed = isinstance((model.inputs[name].shape or (None,))[0], int)
+    return [{name: array[i : i + 1]} for i in range(count)] if fixed else [samples]
 
 
 def _roles(proto: onnx.ModelProto) -> dict[str, str]:

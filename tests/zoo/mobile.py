@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
 from zoo.parts import ConvNorm, Head, image, net
 
 
@@ -104,8 +105,8 @@ class EfficientNet(nn.Module):
 def shuffle(x: Tensor, groups: int) -> Tensor:
     """Channel shuffle as everybody writes it: Reshape, Transpose, Reshape."""
     batch, channels, height, width = x.shape
-    return x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(
-        batch, channels, height, width
+    return (
+        x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(batch, channels, height, width)
     )
 
 

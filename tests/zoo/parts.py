@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 LEGACY, DYNAMO = "legacy", "dynamo"
-OPSETS = {LEGACY: (13, 15, 17, 18, 20), DYNAMO: (18, 20, 21, 23)}
-"""What torch 2.13 writes: its older exporter ends at opset 20, its newer one starts at 18."""
+OPSETS = {LEGACY: (13, 15, 17, 18, 20), DYNAMO: (15, 17, 18, 20, 21, 23)}
+"""What torch 2.13 writes. Its older exporter ends at opset 20; its newer one starts at 18 and converts if it can."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Net:
         family: the file it stands in.
         make: builds it.
         inputs: its inputs, in the order of ``forward``.
-        groups: what must be prunable: ``producers:channels`` (see :func:`expected`), each counted.
+        groups: per exporter what must be prunable: ``producers:channels`` (see :func:`expected`), each counted.
+        gaps: per exporter why something of it is not found yet.
         quick: the export the quick test takes.
         first: smallest opset per exporter; an exporter that is not named cannot write this network.
         batch: whether the batch axis is symbolic.
@@ -89,7 +90,8 @@ class Net:
     family: str
     make: Callable[[], nn.Module]
     inputs: Mapping[str, Input]
-    groups: Counter[str]
+    groups: Mapping[str, Counter[str]]
+    gaps: Mapping[str, str]
     quick: Variant
     first: Mapping[str, int]
     batch: bool
@@ -103,7 +105,7 @@ class Net:
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """Every export that torch can write."""
+        """Every export that torch must be able to write."""
         return tuple(
             Variant(exporter, opset)
             for exporter, first in self.first.items()
@@ -145,6 +147,9 @@ def net(
     dynamo: int | None = 18,
     batch: bool = True,
     rigid: bool = False,
+    dynamo_groups: str | None = None,
+    gap: str = "",
+    dynamo_gap: str = "",
     note: str = "",
     **inputs: Input,
 ) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:
@@ -158,6 +163,9 @@ def net(
         dynamo: the same for the newer exporter.
         batch: whether the batch axis is symbolic.
         rigid: the newer exporter unrolls it, with fixed lengths.
+        dynamo_groups: what must be prunable where the newer exporter makes another graph of it.
+        gap: why something of it is not found yet.
+        dynamo_gap: the same for the newer exporter alone.
         note: a remark.
         inputs: its inputs, in the order of ``forward``.
     """
@@ -169,7 +177,9 @@ def net(
         if name in NETS:
             raise ValueError(f"two networks are called {name!r}")
         family = make.__module__.rpartition(".")[2]
-        NETS[name] = Net(name, family, make, inputs, expected(groups), variant, first, batch, rigid, note)
+        wanted = {LEGACY: expected(groups), DYNAMO: expected(groups if dynamo_groups is None else dynamo_groups)}
+        gaps = {LEGACY: gap, DYNAMO: dynamo_gap or gap}
+        NETS[name] = Net(name, family, make, inputs, wanted, gaps, variant, first, batch, rigid, note)
         return make
 
     return enter

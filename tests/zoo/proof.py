@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from zoo.export import SAMPLES, modules_of
-from zoo.parts import DYNAMO, Net, Variant
 
 from edgepress import runtime
 from edgepress.calibrate.feed import Feed
@@ -25,6 +23,8 @@ from edgepress.scores.base import consumers
 from edgepress.surgery.cut import cut, silence
 from edgepress.surgery.fold import fold
 from edgepress.surgery.oracle import check_cut
+from zoo.export import SAMPLES, modules_of
+from zoo.parts import DYNAMO, Net, Variant
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
@@ -126,34 +126,69 @@ def _some(group: Group, random: np.random.Generator) -> list[int]:
 
 
 def errors(net: Net, analyzed: Analyzed) -> Errors | None:
-    """Remove a quarter of every group, plainly and with redistribution; None where no group has four channels."""
+    """:func:`losses` on samples of a network."""
+    samples, held = (_runs(net, net.samples(count, seed)) for count, seed in ((FIT, 100), (HOLD_OUT, 900)))
+    return losses(analyzed, samples, held)
+
+
+def losses(
+    analyzed: Analyzed,
+    samples: Feeds,
+    held: Feeds,
+    *,
+    widest: int = 10_000,
+    most: int = 10_000,
+) -> Errors | None:
+    """Remove a quarter of every group, plainly and with redistribution.
+
+    Args:
+        analyzed: the model and its groups.
+        samples: what to fit on: all in one, or complete inputs for a model with a fixed batch.
+        held: what to judge by.
+        widest: only groups whose consumers have no more columns than that.
+        most: so many of them at most, evenly spread over the model.
+
+    Returns:
+        None where no group has four channels.
+    """
     model, grouping = analyzed.model, analyzed.grouping
-    feed = _feed(net, model, FIT, 100)
-    removed = _least(model, grouping, feed)
+    feed = _feed(model, samples)
+    removed = _least(model, _fitting(model, grouping, widest, most), feed)
     if not removed:
         return None
     cutting = cut(model, grouping, removed)
     chunks = [part.inputs for part in feed.chunks(CHUNK)]
     refitted = fold(model, cutting, chunks, positions=max(1, ROWS // len(feed)), seed=0, workers=1)
-    held_out = [part.inputs for part in _feed(net, model, HOLD_OUT, 900).chunks(CHUNK)]
+    held_out = [part.inputs for part in _feed(model, held).chunks(CHUNK)]
     expected = _outputs(model, held_out)
     return Errors(*(_squared(_outputs(small, held_out), expected) for small in (cutting.model, refitted)))
 
 
-def _feed(net: Net, model: Model, count: int, seed: int) -> Feed:
-    samples = net.samples(count, seed)
+def _runs(net: Net, samples: Mapping[str, np.ndarray]) -> Feeds:
+    """The samples; of a model with a fixed batch one complete input after the other."""
     if net.batch:
-        return Feed.over(from_stream([("samples", samples)], wanted(model), "samples"))
-    runs = [{name: array[i : i + SAMPLES] for name, array in samples.items()} for i in range(0, count, SAMPLES)]
+        return [samples]
+    count = len(next(iter(samples.values())))
+    return [{name: array[i : i + SAMPLES] for name, array in samples.items()} for i in range(0, count, SAMPLES)]
+
+
+def _feed(model: Model, runs: Feeds) -> Feed:
     return Feed.over(from_stream([(f"run {i}", run) for i, run in enumerate(runs)], wanted(model), "samples"))
 
 
-def _least(model: Model, grouping: Grouping, feed: Feed) -> dict[str, list[int]]:
-    """The quarter of every group that costs least, where its consumers can be refitted."""
-    score = Redundancy(positions=max(1, ROWS // len(feed)))
-    groups = [group for group in grouping.prunable if group.size >= 4 and list(consumers(model, group))]
+def _fitting(model: Model, grouping: Grouping, widest: int, most: int) -> list[Group]:
+    """Groups of four channels and more whose consumers can be refitted."""
+    found = [group for group in grouping.prunable if group.size >= 4]
+    views = {group.name: [fit for fit, _ in consumers(model, group)] for group in found}
+    narrow = [g for g in found if views[g.name] and max(view.columns for view in views[g.name]) <= widest]
+    return narrow[:: max(1, -(-len(narrow) // most))]
+
+
+def _least(model: Model, groups: Sequence[Group], feed: Feed) -> dict[str, list[int]]:
+    """The quarter of every group that costs least."""
     if not groups:
         return {}
+    score = Redundancy(positions=max(1, ROWS // len(feed)))
     probes = {probe.name: probe for group in groups for probe in score.needs(model, group)}
     statistics = collect(model, feed, list(probes.values()), workers=1)
     ranked = ((group, score.rank(model, group, statistics)) for group in groups)
@@ -170,5 +205,7 @@ def _relative(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _squared(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    left, right = (np.concatenate([array.ravel() for array in arrays]).astype(np.float64) for arrays in (found, expected))
+    left, right = (
+        np.concatenate([array.ravel() for array in arrays]).astype(np.float64) for arrays in (found, expected)
+    )
     return float(((left - right) ** 2).mean() / right.var())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from zoo.parts import Input, net, text
 
 
@@ -175,7 +176,13 @@ class Carry(nn.Module):
         return gate * torch.relu(self.a(x)) + (1 - gate) * x
 
 
-@net("highway", "legacy13", "stem+one.a+one.gate:12 fc1:16", x=vector(10), note="gated, not added: channels of three layers go together")
+@net(
+    "highway",
+    "legacy13",
+    "stem+one.a+one.gate:12 fc1:16",
+    x=vector(10),
+    note="gated, not added: channels of three layers go together",
+)
 class Highway(nn.Module):
     """A highway layer."""
 

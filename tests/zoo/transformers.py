@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from zoo.parts import Input, image, net, sequence, text
 
 WIDTH, HEADS, INNER = 16, 4, 24
@@ -318,9 +319,7 @@ class Gpt2(nn.Module):
 @net(
     "t5",
     "legacy15",
-    layer("encoder")
-    + layer("decoder")
-    + f"cross.q+cross.k+cross.v:{HEADS}",
+    layer("encoder") + layer("decoder") + f"cross.q+cross.k+cross.v:{HEADS}",
     x=Input((10,), 30, {1: "source"}),
     y=Input((7,), 30, {1: "target"}),
 )

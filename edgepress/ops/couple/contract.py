@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgepress.ops.board import Board, NodeLike
+from edgepress.ops.couple import ties
 from edgepress.ops.couple.rule import Rule
 from edgepress.ops.couple.sliding import OVER_CHANNELS, slides_over_channels
 from edgepress.ops.labels import spread
@@ -24,6 +25,7 @@ def conv(board: Board, node: NodeLike) -> str | None:
     weight = _weight(board, node)
     if weight is None:
         return "its weights are computed, not constant"
+    ties.settle_copies(board, node, node.inputs[0], [1])
     if slides_over_channels(board, node):
         return OVER_CHANNELS
     blocks = _blocks(board, node, weight.shape[1])
@@ -44,6 +46,7 @@ def conv_transpose(board: Board, node: NodeLike) -> str | None:
     weight = _weight(board, node)
     if weight is None:
         return "its weights are computed, not constant"
+    ties.settle_copies(board, node, node.inputs[0], [1])
     if slides_over_channels(board, node):
         return OVER_CHANNELS
     blocks = _blocks(board, node, weight.shape[0] // int(node.attributes.get("group", 1)))
@@ -90,6 +93,7 @@ def gemm(board: Board, node: NodeLike) -> str | None:
     if weight is None or (board.given(node, 2) and bias is None):
         return "its weights are computed, not constant"
     contracted = 0 if node.attributes.get("transA", 0) else 1
+    ties.settle_copies(board, node, node.inputs[0], [contracted])
     into, out_of = (1, 0) if node.attributes.get("transB", 0) else (0, 1)
     board.use(node, 1, into, board.channels(node.inputs[0], contracted), "in")
     leaving = board.atoms.fresh(weight.shape[out_of])

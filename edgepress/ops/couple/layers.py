@@ -20,6 +20,8 @@ from edgepress.ops.couple.rule import Rule
 from edgepress.ops.labels import core
 
 NORMALIZED = "it normalizes over its channels, so removing one would change the mean and the variance of the rest"
+SCALED = "it normalizes over its channels, so removing one would change the scale of the rest"
+WITHOUT_MEAN = frozenset({"RMSNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"})
 
 
 def layer_normalization(board: Board, node: NodeLike) -> str | None:
@@ -49,7 +51,8 @@ def _normalize(board: Board, node: NodeLike, labels: np.ndarray, slots: range) -
     first = int(node.attributes.get("axis", -1)) % labels.ndim
     kept = ties.together(board, labels, range(first, labels.ndim))
     if kept is None:
-        board.atoms.pin(labels, board.atoms.source(node.name, NORMALIZED, wall=True))
+        reason = SCALED if node.op in WITHOUT_MEAN else NORMALIZED
+        board.atoms.pin(labels, board.atoms.source(node.name, reason, wall=True))
         kept = labels
     for slot in given:
         board.lay(node, slot, kept, "along")

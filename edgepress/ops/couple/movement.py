@@ -38,8 +38,15 @@ def movement(board: Board, node: NodeLike) -> str | None:
         return "it moves a constant"
     if any(board.given(node, slot) and board.known(node, slot) is None for slot in range(1, len(node.inputs))):
         return "how it moves data is computed, not constant"
-    special = _SPECIAL.get(node.op, _run)
-    return special(board, node, labels)
+    special: Mapping[str, Callable[[Board, NodeLike, np.ndarray], str | None]] = {
+        "Pad": _pad,
+        "Trilu": _triangle,
+        "Slice": _slice,
+        "Expand": _expand,
+        "DepthToSpace": _into_space,
+        "SpaceToDepth": _from_space,
+    }
+    return special.get(node.op, _run)(board, node, labels)
 
 
 def _run(board: Board, node: NodeLike, labels: np.ndarray) -> None:
@@ -79,11 +86,14 @@ def _concat(board: Board, node: NodeLike) -> None:
 
 
 def _beside(board: Board, node: NodeLike, axis: int) -> list[np.ndarray]:
-    """The labels of the inputs; those of a constant are those of the channels beside it (a class token)."""
+    """The labels of the inputs; those of a constant are those of the channels beside it (a class token).
+
+    Where a constant lies along the axis of the channels (zeros that a recurrence starts from), each of its positions
+    may go with what it is joined with.
+    """
     moving = [board.labels[name] for name in node.inputs if name in board.labels]
     across = next((labels for labels in moving if varying(labels)), moving[0])
-    fixed = board.atoms.source(node.name, "it joins them with a constant", wall=True)
-    along = not any(axis in varying(labels) for labels in moving)
+    along = not any(axis in varying(labels) for labels in moving) and bool(varying(across))
     parts = []
     for slot, name in enumerate(node.inputs):
         if name in board.labels:
@@ -92,7 +102,11 @@ def _beside(board: Board, node: NodeLike, axis: int) -> list[np.ndarray]:
             parts.append(np.broadcast_to(core(across).take([0], axis), board.constants[name].shape))
             board.lay(node, slot, parts[-1], "along")
         else:
-            parts.append(fill(fixed, board.constants[name].shape))
+            shape = board.shapes[name]
+            fresh = board.atoms.fresh(shape[axis])
+            board.copies.append(fresh)
+            board.use(node, slot, axis, fresh, "along")
+            parts.append(spread(fresh, shape, axis))
     return parts
 
 
@@ -105,7 +119,9 @@ def _expand(board: Board, node: NodeLike, labels: np.ndarray) -> None:
         _run(board, node, labels)
         return
     board.atoms.pin(labels, board.atoms.source(node.name, "it spreads one channel over many", wall=True))
-    board.write(node.outputs[0], spread(board.atoms.fresh(shape[grown[0]]), shape, grown[0]))
+    fresh = board.atoms.fresh(shape[grown[0]])
+    board.copies.append(fresh)
+    board.write(node.outputs[0], spread(fresh, shape, grown[0]))
 
 
 def _triangle(board: Board, node: NodeLike, labels: np.ndarray) -> str | None:
@@ -174,14 +190,5 @@ def _from_space(board: Board, node: NodeLike, labels: np.ndarray) -> None:
     board.channels(node.inputs[0], 1)
     _run(board, node, labels)
 
-
-_SPECIAL: Mapping[str, Callable[[Board, NodeLike, np.ndarray], str | None]] = {
-    "Pad": _pad,
-    "Trilu": _triangle,
-    "Slice": _slice,
-    "Expand": _expand,
-    "DepthToSpace": _into_space,
-    "SpaceToDepth": _from_space,
-}
 
 RULES: dict[str, Rule] = {"movement": movement}

@@ -109,7 +109,10 @@ def contraction(board: Board, node: NodeLike, letters: Sequence[Letters], result
         return None
     if len(terms) > 2 or len(moving) != 1:
         return "it multiplies more than two tensors, one of them constant"
-    return _weighted(board, node, moving[0], constant[0], result)
+    moved = next(term for term in terms if term.labels is not None)
+    summed = [axis for axis, letter in enumerate(moved.letters) if letter not in result]
+    ties.settle_copies(board, node, node.inputs[moved.slot], summed)
+    return _weighted(board, node, (board.labels[node.inputs[moved.slot]], moved.letters), constant[0], result)
 
 
 def _fitted(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

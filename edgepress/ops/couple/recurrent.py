@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgepress.ops.board import Board, NodeLike
+from edgepress.ops.couple import ties
 from edgepress.ops.couple.rule import Rule
 from edgepress.ops.labels import spread
 
@@ -32,6 +33,7 @@ def recurrent(board: Board, node: NodeLike) -> str | None:
         return "its weights are computed, not constant"
     if node.inputs[0] not in board.labels:
         return "what it reads at every step is constant"
+    ties.settle_copies(board, node, node.inputs[0], [2])
     gates = GATES[node.op]
     board.use(node, INPUT, 2, board.channels(node.inputs[0], 2), "in")
     hidden = board.atoms.fresh(recurrence.shape[2])

@@ -7,4 +7,4 @@ from collections.abc import Callable
 from edgepress.ops.board import Board, NodeLike
 
 Rule = Callable[[Board, NodeLike], str | None]
-"""Reads the labels of a node's inputs from the board and writes those of its outputs, or changes nothing and says why."""
+"""Reads the labels of a node's inputs from the board, writes those of its outputs; or changes nothing, says why."""

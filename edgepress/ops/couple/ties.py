@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from edgepress.ops.board import Board
+from edgepress.ops.board import Board, NodeLike
 from edgepress.ops.labels import core, fill, thin, varying
 
 
@@ -70,6 +70,26 @@ def hold(board: Board, labels: np.ndarray, source: int) -> np.ndarray:
     """Pin these labels for the reason of ``source``; what is left of them is fixed."""
     board.atoms.pin(labels, source)
     return fill(source, labels.shape)
+
+
+def settle_copies(board: Board, node: NodeLike, tensor: str, summed: Iterable[int]) -> None:
+    """Copies of one position (Expand), or constants, along axes that ``node`` does not sum over are no channels.
+
+    Otherwise steps or pixels that something is repeated over would pass for channels, and what the node makes would be
+    none. What has met channels is left as it is.
+    """
+    labels = board.labels.get(tensor)
+    if not board.copies or labels is None or apart(board, labels) & {axis % labels.ndim for axis in summed}:
+        return
+    copies = np.zeros(len(board.atoms), bool)
+    copies[np.concatenate(board.copies)] = True
+    met = np.zeros(len(copies), bool)
+    met[board.atoms.find(np.flatnonzero(~copies))] = True
+    inner = core(board.atoms.find(labels))
+    inner = inner[inner > 0]
+    if inner.size and not met[inner].any():
+        source = board.atoms.source(node.name, "they are copies or constants, no channels", wall=False)
+        board.write(tensor, hold(board, labels, source))
 
 
 def respect(board: Board, labels: np.ndarray, stuck: Sequence[np.ndarray]) -> np.ndarray:
