@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -39,7 +40,10 @@ STEEPEST = 1.2
 """Largest exponent of time over nodes × channels that counts as about linear."""
 
 COLUMNS = 2500
-"""Widest consumer whose redistribution is tried on the large classifiers."""
+"""Widest consumer whose redistribution is tried on the models of others."""
+
+WIDEST = 6000
+"""Largest side of a matrix behind which nothing is refitted: the squares of its columns would fill the memory."""
 
 DEPTHS, WIDTHS = (16, 64, 256), (16, 48, 144)
 """Blocks and channels of the synthetic networks."""
@@ -54,6 +58,7 @@ class Outcome:
         variant: the export; empty for files of others.
         wrong: what is wrong, in words.
         gap: why groups are missing that are known to be missing; empty when none are.
+        note: what was not tried.
         skipped: why there is no such export.
         nodes: nodes after normalization.
         groups: prunable groups.
@@ -68,6 +73,7 @@ class Outcome:
     variant: str = ""
     wrong: tuple[str, ...] = ()
     gap: str = ""
+    note: str = ""
     skipped: str = ""
     nodes: int = 0
     groups: int = 0
@@ -111,11 +117,13 @@ def zoo_outcomes(name: str, quick: bool, folder: str) -> list[Outcome]:
     """All exports of a network of the zoo."""
     _alone()
     from zoo import NETS
-    from zoo.parts import OPSETS, Variant
+    from zoo.parts import DYNAMO, OPSETS, Variant
 
     net = NETS[name]
-    every = [Variant(exporter, opset) for exporter in net.first for opset in OPSETS[exporter]]
-    return [_zoo_outcome(name, variant, Path(folder)) for variant in ([net.quick] if quick else every)]
+    first = net.first.get(DYNAMO, 0)
+    tried = [Variant(DYNAMO, opset) for opset in OPSETS[DYNAMO] if opset < first]  # torch converts if it can
+    chosen = [net.quick] if quick else [*net.variants, *tried]
+    return [_zoo_outcome(name, variant, Path(folder)) for variant in chosen]
 
 
 def _zoo_outcome(name: str, variant, folder: Path) -> Outcome:  # type: ignore[no-untyped-def]
@@ -127,16 +135,18 @@ def _zoo_outcome(name: str, variant, folder: Path) -> Outcome:  # type: ignore[n
     from edgepress.model import Model
 
     net = NETS[name]
+    promised = variant.opset >= net.first[variant.exporter]
     path = folder / f"{name}.{variant}.onnx"
     try:
         export(net, variant, path)
     except ExportError as error:
-        promised = variant.opset >= net.first[variant.exporter]
         return Outcome(name, str(variant), wrong=(f"not exported: {error}",) if promised else (), skipped=str(error))
     feeds, wrong, gap = feeds_of(net, variant), [], ""
     try:
         found, seconds = _analyzed(Model.load(path), feeds)
         groups, wanted = groups_by_module(net, path, found.grouping), net.groups[variant.exporter]
+        if not promised:  # torch's conversion drops what says where nodes come from
+            groups, wanted = _sizes(groups), _sizes(wanted)
         if groups != wanted:
             gap = net.gaps[variant.exporter]
             wrong += [] if gap else [f"groups missing {dict(wanted - groups)}, not expected {dict(groups - wanted)}"]
@@ -165,6 +175,14 @@ def _zoo_outcome(name: str, variant, folder: Path) -> Outcome:  # type: ignore[n
         refitted=None if error is None else error.refitted,
         seconds=seconds,
     )
+
+
+def _sizes(groups: Counter[str]) -> Counter[str]:
+    """How often each size occurs, whoever the producers."""
+    found: Counter[str] = Counter()
+    for group, count in groups.items():
+        found[group.rpartition(":")[2]] += count
+    return found
 
 
 def _exact(worst: float, moved: float, groups: int) -> list[str]:
@@ -204,19 +222,28 @@ def other_outcomes(kind: str, name: str) -> list[Outcome]:
         wrong = _exact(exact.worst, exact.moved, exact.groups)
         tensor = Executor(found.model).parity(feeds[1])
         wrong += [] if tensor is None else [f"torch differs at {tensor!r}"]
+        widest = max((max(a.shape) for a in found.model.constants.values() if a.ndim == 2), default=0)
         count = 24 if kind == "light" else 96
         samples, held = (runs(model, n, seed) for n, seed in ((count, 100), (count // 3, 900)))
-        error = losses(found, samples, held, widest=COLUMNS, most=6)
+        error = None if widest > WIDEST else losses(found, samples, held, widest=COLUMNS, most=6)
     except (EdgepressError, KeyError, ValueError, RuntimeError) as problem:
         return [Outcome(name, wrong=(f"{type(problem).__name__}: {problem}",))]
     if error is not None and not error.refitted < error.plain:
         wrong.append(f"redistribution does not help: {error.plain:.2g} to {error.refitted:.2g}")
     prunable = found.grouping.prunable
-    plain, refitted = (None, None) if error is None else (error.plain, error.refitted)
-    channels = sum(group.size for group in prunable)
-    size = len(found.model.nodes)
     return [
-        Outcome(name, "", tuple(wrong), "", "", size, len(prunable), channels, exact.worst, plain, refitted, seconds)
+        Outcome(
+            name,
+            wrong=tuple(wrong),
+            note=f"no redistribution: a layer has {widest} columns" if widest > WIDEST else "",
+            nodes=len(found.model.nodes),
+            groups=len(prunable),
+            channels=sum(group.size for group in prunable),
+            worst=exact.worst,
+            plain=None if error is None else error.plain,
+            refitted=None if error is None else error.refitted,
+            seconds=seconds,
+        )
     ]
 
 
@@ -357,7 +384,7 @@ def _remarks(outcomes: Sequence[Outcome]) -> str:
     """What is wrong and what is known to be missing, with the exports it concerns."""
     found: dict[str, list[str]] = {}
     for item in outcomes:
-        for text in (*item.wrong, *([f"known gap: {item.gap}"] if item.gap else [])):
+        for text in (*item.wrong, *([f"known gap: {item.gap}"] if item.gap else []), *filter(None, [item.note])):
             found.setdefault(" ".join(text.split())[:300].replace("|", "/"), []).append(item.variant)
     return "; ".join(f"{text} ({', '.join(variants)})" if any(variants) else text for text, variants in found.items())
 

@@ -40,11 +40,20 @@ CORNERS = {
         stopped=("what it reads at every step is constant", OUT),
     ),
     # the channels of the last of a free number of steps, counted from the end
-    "last_step": Toy(
-        """g (float[N,L,6] x) => (float[N,5] y) {
+    # at another length these would be other channels
+    "channels_times_steps": Toy(
+        """g (float[N,L,6] x) => (float[N,5] y) <float[N,M] f> {
         a = MatMul(x,w1)  f = Flatten(a)  s = Slice(f,last,end,one)  y = MatMul(s,w2) }""",
         {"w1": (6, 4), "last": [-4], "end": [2**62], "one": [1], "w2": (4, 5)},
-        (4,),
+        (),
+        stopped=("beside a length that is not fixed", "graph output 'y'"),
+    ),
+    "channels_times_steps_looked_up": Toy(
+        """g (float[N,L,6] x) => (float[N,5] y) <float[N,M] f> {
+        a = MatMul(x,w1)  f = Flatten(a)  s = Gather<axis=1>(f,first)  y = MatMul(s,w2) }""",
+        {"w1": (6, 4), "first": [0, 1, 2, 3], "w2": (4, 5)},
+        (),
+        stopped=("beside a length that is not fixed", "graph output 'y'"),
     ),
     "pixels_and_back": Toy(
         f"""g ({IMAGE}) => (float[N,4,8,8] y) {{

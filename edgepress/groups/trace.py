@@ -36,7 +36,7 @@ def trace_labels(model: Model, dimensions: Mapping[str, int]) -> tuple[Board, Bo
     bound = bind(model, dimensions)
     if isinstance(bound, Refusal):
         return bound
-    board = Board(Joined(bound.values, model.constants), bound.shapes, model.opset, bound.values)
+    board = Board(Joined(bound.values, model.constants), bound.shapes, model.opset, bound.values, _free(model))
     for name in model.inputs:
         fixed = board.atoms.source(name, f"its channels join the graph input {name!r}", wall=False)
         board.write(name, fill(fixed, board.shapes.get(name, ())))
@@ -54,6 +54,12 @@ def trace_labels(model: Model, dimensions: Mapping[str, int]) -> tuple[Board, Bo
     _box(board)
     pin_widths(board, model)
     return board, bound
+
+
+def _free(model: Model) -> frozenset[tuple[str, int]]:
+    """Axes whose length is a symbol or not stated."""
+    shapes = ((name, known.shape or ()) for name, known in model.types.items())
+    return frozenset((name, axis) for name, shape in shapes for axis, n in enumerate(shape) if not isinstance(n, int))
 
 
 def _visit(board: Board, node: Node, *, symbolic: bool) -> None:

@@ -61,6 +61,7 @@ class Board:
         shapes: static shapes of the tensors, with every symbolic dimension bound to a size.
         opset: version of the default operator set.
         values: computed tensors that depend on shapes alone, at these sizes (Shape -> Gather -> Concat chains).
+        free: (tensor, axis) of every length that the model leaves open.
         atoms: the labels' union-find.
         labels: labels of every tensor so far.
         uses: axes of constants that shrink with labels.
@@ -74,6 +75,7 @@ class Board:
     shapes: Mapping[str, Shape]
     opset: int
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    free: frozenset[tuple[str, int]] = frozenset()
     atoms: Atoms = field(default_factory=Atoms)
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)

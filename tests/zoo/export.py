@@ -29,7 +29,7 @@ def export(net: Net, variant: Variant, path: Path) -> None:
     """Write a network to a file; whole or not at all, whoever else writes it at the same time.
 
     Raises:
-        ExportError: torch refuses, or wrote another operator set than was asked for.
+        ExportError: torch refuses, or wrote another operator set than was asked for, or an illegal model.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
@@ -40,7 +40,10 @@ def export(net: Net, variant: Variant, path: Path) -> None:
         written = next(entry.version for entry in onnx.load(place).opset_import if entry.domain in {"", "ai.onnx"})
         if written != variant.opset:
             raise ExportError(f"asked for opset {variant.opset}, got {written}")
+        onnx.checker.check_model(place)
         place.replace(path)
+    except onnx.checker.ValidationError as error:  # its conversion to older operator sets leaves new attributes behind
+        raise ExportError(f"wrote an illegal model: {str(error).splitlines()[0]}") from error
     finally:
         place.unlink(missing_ok=True)
 

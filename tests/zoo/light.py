@@ -41,6 +41,10 @@ def light(name: str) -> Model:
         proto.graph.node.remove(node)
     for item in [item for item in proto.graph.initializer if item.name in sizes]:
         proto.graph.initializer.remove(item)
+    gone = {node.input[0] for node in filled}
+    for kept in (proto.graph.initializer, proto.graph.input):  # without the sizes that nobody reads any more
+        for unread in [item for item in kept if item.name in gone]:
+            kept.remove(unread)
     for tensor, size in sizes.items():
         values = _values(roles.get(tensor, "shift"), size, random)
         proto.graph.initializer.append(numpy_helper.from_array(values, tensor))

@@ -276,7 +276,7 @@ def decoder_groups(shared: int) -> str:
     )
 
 
-@net("decoder", "legacy17", decoder_groups(4), x=text(30))
+@net("decoder", "legacy17", decoder_groups(4), legacy=15, x=text(30))
 def decoder() -> nn.Module:
     """As many key heads as query heads, a tied output."""
     return Decoder(4, 4, fused=False, tied=True)
@@ -298,6 +298,7 @@ def decoder_rms() -> nn.Module:
     "gpt2",
     "dynamo18",
     f"attention.qkv:{HEADS} ffn.fc1:{INNER}",
+    legacy=15,
     x=text(30),
 )
 class Gpt2(nn.Module):
@@ -320,6 +321,7 @@ class Gpt2(nn.Module):
     "t5",
     "legacy15",
     layer("encoder") + layer("decoder") + f"cross.q+cross.k+cross.v:{HEADS}",
+    legacy=15,
     x=Input((10,), 30, {1: "source"}),
     y=Input((7,), 30, {1: "target"}),
 )

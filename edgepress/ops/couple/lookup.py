@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgepress.ops.board import Board, NodeLike
-from edgepress.ops.couple.movement import movement
+from edgepress.ops.couple.movement import AMONG, among_free_lengths, movement
 from edgepress.ops.couple.rule import Rule
 from edgepress.ops.labels import core, fill, varying
 
@@ -27,6 +27,8 @@ def gather(board: Board, node: NodeLike) -> str | None:
     if index in board.labels:
         board.atoms.pin(board.labels[index], board.atoms.source(node.name, POSITIONS, wall=True))
     if data in board.labels:
+        if among_free_lengths(board, node, int(node.attributes.get("axis", 0)) % len(board.shapes[data])):
+            return AMONG
         return movement(board, node) if board.known(node, 1) is not None else _picked(board, node)
     if index not in board.labels:
         return "it looks up a constant in another one"

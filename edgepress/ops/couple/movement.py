@@ -28,6 +28,9 @@ from edgepress.ops.couple.rule import Rule
 from edgepress.ops.labels import core, fill, spread, thin, varying
 
 
+AMONG = "it picks positions on an axis where channels lie beside a length that is not fixed"
+
+
 def movement(board: Board, node: NodeLike) -> str | None:
     """Label rule; returns the reason if it cannot be applied."""
     if node.op == "Concat":
@@ -131,16 +134,24 @@ def _triangle(board: Board, node: NodeLike, labels: np.ndarray) -> str | None:
     return None
 
 
-def _slice(board: Board, node: NodeLike, labels: np.ndarray) -> None:
+def _slice(board: Board, node: NodeLike, labels: np.ndarray) -> str | None:
     """Neighbours that one step passes over go together; slices that take turns (every other one) share them."""
-    for axis, (start, stop, step) in _ranges(board, node, labels.shape).items():
+    ranges = _ranges(board, node, labels.shape)
+    if any(among_free_lengths(board, node, axis) for axis in ranges):
+        return AMONG
+    for axis, (start, stop, step) in ranges.items():
         if axis in varying(labels):
             first = 0 if 0 <= start < step else start
             passed = np.arange(first, stop, 1 if step > 0 else -1)
             rows = np.moveaxis(core(labels), axis, 0)[passed]
             places = np.arange(len(passed))
             board.atoms.tie(rows[places // abs(step) * abs(step)], rows)
-    _run(board, node, labels)
+    return _run(board, node, labels)
+
+
+def among_free_lengths(board: Board, node: NodeLike, axis: int) -> bool:
+    """Whether an axis of the data holds channels and its length is not stated."""
+    return (node.inputs[0], axis) in board.free and axis in varying(board.labels[node.inputs[0]])
 
 
 def _ranges(board: Board, node: NodeLike, shape: Sequence[int]) -> dict[int, tuple[int, int, int]]:

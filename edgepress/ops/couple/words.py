@@ -14,11 +14,11 @@ SHARED_HEADS = (
 SENTENCES: Mapping[str, str] = {
     "conv": (
         "It sums over the channels that enter and makes new ones, so its weights shrink on both sides; a depthwise one "
-        "carries every channel along, and the blocks of a grouped one lose the same places."
+        "carries every channel along; the blocks of a grouped one lose the same places, or whole blocks go."
     ),
     "conv_transpose": (
         "It sums over the channels that enter and makes new ones, so its weights shrink on both sides; the blocks of a "
-        "grouped one lose the same places."
+        "grouped one lose the same places, or whole blocks go."
     ),
     "gemm": "It sums over the columns that enter and makes new ones, so its matrix shrinks on both sides.",
     "matmul": (
