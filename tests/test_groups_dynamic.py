@@ -316,7 +316,8 @@ def attention_model() -> tuple[object, tuple[object, ...]]:
             mask = torch.full((length, length), -1e4)[None, None] * torch.tril(torch.ones(length, length))
             mixed = ((q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5 + mask).softmax(-1) @ v
             x = self.norm(x + self.out(mixed.transpose(1, 2).reshape(count, length, 24)))
-            return self.down(torch.nn.functional.gelu(self.up(x)))
+            found: torch.Tensor = self.down(torch.nn.functional.gelu(self.up(x)))
+            return found
 
     return Net().eval(), (torch.randint(0, 50, (2, 7)),)
 
@@ -336,7 +337,8 @@ def convolution_model() -> tuple[object, tuple[object, ...]]:
             y = torch.relu(self.first(x))
             gate = torch.sigmoid(self.gate(y.mean(-1))).view(count, -1, 1).expand(count, y.shape[1], length)
             z = nn.functional.silu(self.second(y * gate)).permute(0, 2, 1).reshape(count * length, -1)
-            return self.last(z).view(count, length, 3)
+            found: torch.Tensor = self.last(z).view(count, length, 3)
+            return found
 
     return Net().eval(), (torch.randn(2, 4, 9),)
 

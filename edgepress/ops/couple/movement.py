@@ -27,7 +27,6 @@ from edgepress.ops.board import Board, NodeLike
 from edgepress.ops.couple.rule import Rule
 from edgepress.ops.labels import core, fill, spread, thin, varying
 
-
 AMONG = "it picks positions on an axis where channels lie beside a length that is not fixed"
 
 
@@ -146,7 +145,8 @@ def _slice(board: Board, node: NodeLike, labels: np.ndarray) -> str | None:
             rows = np.moveaxis(core(labels), axis, 0)[passed]
             places = np.arange(len(passed))
             board.atoms.tie(rows[places // abs(step) * abs(step)], rows)
-    return _run(board, node, labels)
+    _run(board, node, labels)
+    return None
 
 
 def among_free_lengths(board: Board, node: NodeLike, axis: int) -> bool:
