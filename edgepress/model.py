@@ -275,7 +275,11 @@ class Model:
         read = storage.read_names(self._proto.graph)
         kept = [item for item in light.graph.initializer if item.name in read]
         outside = {item.name for item in kept if item.data_location == onnx.TensorProto.EXTERNAL}
+        idle = {item.name for item in light.graph.initializer} - {item.name for item in kept}
+        inputs = [value for value in light.graph.input if value.name not in idle]  # old files list weights there too
         light.graph.ClearField("initializer")
+        light.graph.ClearField("input")
+        light.graph.input.extend(inputs)
         light.graph.initializer.extend(kept)  # onnxruntime drops what nobody reads, and then finds no place for it
         weights = {name: self.constants[name] for name in sorted(outside)}
         return runtime.session(light.SerializeToString(deterministic=True), threads=threads, weights=weights)

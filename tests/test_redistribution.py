@@ -278,3 +278,12 @@ def test_costs_are_those_of_the_cut_model(name: str) -> None:
     small = cut(model, grouping, {group.name: [0, 2]}).model
     assert costs.macs({group.name: 2}) == pytest.approx(sum(count_macs(small).values()))
     assert costs.weights({group.name: 2}) < costs.weights({})
+
+
+def test_a_layer_too_wide_for_a_gram_stays_as_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, model = KINDS["gemm"], built("gemm")
+    grouping, group = group_of(model, kind)
+    cutting = cut(model, grouping, {group.name: [0]})
+    assert folded(model, cutting, kind.samples(4)).data != cutting.model.data
+    monkeypatch.setattr("edgepress.calibrate.fits.LARGEST_GRAM", 1)
+    assert folded(model, cutting, kind.samples(4)).data == cutting.model.data

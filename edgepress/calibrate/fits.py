@@ -18,6 +18,9 @@ from edgepress.calibrate.views import Arrays, Part, Source, parts
 from edgepress.errors import Refusal
 from edgepress.model import Model, Node
 
+LARGEST_GRAM = 6000
+"""Columns of the widest fit: its Gram takes 300 MB. A wider layer stays as sliced, and what it reads stays whole."""
+
 
 @dataclass(frozen=True)
 class Fit:

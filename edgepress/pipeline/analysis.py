@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgepress.calibrate.fits import LARGEST_GRAM
 from edgepress.calibrate.run import collect
 from edgepress.errors import Refusal
 from edgepress.groups import Group
@@ -18,9 +19,6 @@ from edgepress.scores.base import consumers, readers
 
 PASS_BYTES = 96 * 2**20
 """Gram matrices gathered in one pass over the samples."""
-
-LARGEST_GRAM = 6000
-"""Columns of the widest consumer that is refitted: its Gram takes 300 MB."""
 
 
 @dataclass(frozen=True, slots=True)

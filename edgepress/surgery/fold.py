@@ -16,6 +16,7 @@ MatMul (with the bias of the Add behind it) or Einsum, the gates of a recurrent 
   other branches' columns left as they are, never higher; the ridge keeps them near where they were.)
 * Several nodes with the same weights are fitted jointly where the first of them stands. The inputs of the later ones
   in the compressed network are not known there: those of the original network, without the removed channels, stand in.
+* A layer with more than ``LARGEST_GRAM`` columns stays as sliced: its Gram would not fit.
 * A recurrent operator reads its own past. Its rows take the states from the original network, without the removed units
   (teacher forcing); so it can be fitted before it runs.
 
@@ -33,6 +34,7 @@ from functools import reduce
 
 import numpy as np
 
+from edgepress.calibrate import fits
 from edgepress.calibrate.fits import Fit, fits_of
 from edgepress.calibrate.ridge import refit
 from edgepress.calibrate.statistics import Gram, SplitGram
@@ -150,7 +152,7 @@ def _twins(original: Model, cutting: Cutting) -> dict[str, list[_Twin]]:
     broken = {part.node.name for fit in before if fit.name not in made or not left[fit.name].size for part in fit.parts}
     found: dict[str, list[_Twin]] = {}
     for then in before:
-        if not broken & {part.node.name for part in then.parts}:
+        if then.columns <= fits.LARGEST_GRAM and not broken & {part.node.name for part in then.parts}:
             columns = tuple(_kept_columns(part, cutting) for part in then.parts)
             twin = _Twin(then, made[then.name], left[then.name], columns)
             found.setdefault(then.node.name, []).append(twin)

@@ -55,7 +55,7 @@ class Crnn(nn.Module):
         return self.fc(self.rnn(x.flatten(1, 2).permute(2, 0, 1))[0]).log_softmax(-1)
 
 
-@net("crnn_mean", "dynamo20", "a.conv:8 b.conv:12 rnn:12 fc1:16", x=Input((1, 16, 24)))
+@net("crnn_mean", "legacy20", "a.conv:8 b.conv:12 rnn:12 fc1:16", x=Input((1, 16, 24)))
 class CrnnMean(nn.Module):
     """The same with the height averaged away and a GRU."""
 
@@ -254,7 +254,7 @@ class Speech(nn.Module):
 
 @net(
     "lstm_autoencoder",
-    "dynamo18",
+    "legacy18",
     "encoder:12 decoder:14",
     x=sequence(6, 8, free=False),
     note="the code is repeated for every step",

@@ -296,7 +296,7 @@ def decoder_rms() -> nn.Module:
 
 @net(
     "gpt2",
-    "dynamo18",
+    "legacy18",
     f"attention.qkv:{HEADS} ffn.fc1:{INNER}",
     legacy=15,
     x=text(30),
