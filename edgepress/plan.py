@@ -30,23 +30,39 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How a float model becomes int8 QDQ.
+    """How the weights and the arithmetic of a float model become integers.
 
     Attributes:
-        ranges: activation ranges by ``minmax`` or ``percentile``.
+        ranges: how activation ranges are read off the samples: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
         percentile: the percentile, in percent, used on both tails when ``ranges`` is ``percentile``.
         float_nodes: names of weighted nodes that stay float.
         weight_limit: largest ``|int8 weight|``.
         repair: match mean and standard deviation of every weighted output after rounding.
-        compute: ``int8``, or ``float``: weights are stored as int8 and multiplied out once, when the file is loaded.
+        compute: ``int8``, or ``float``: weights are stored as integers and multiplied out once, when the file is loaded.
+        rounding: ``nearest``, or ``joint``: layer by layer, least squares toward the original and second-order rounding.
+        scales: ``free``, or ``power-of-two``: every weight scale is one (fixed point, Qm.n).
+        levels: by node, how many values a weight may take (3 to 128); nodes that are missing have all of int8.
+        codebooks: nodes whose levels lie where the weights are (k-means), not at equal distances.
+        equalize: even out the ranges of neighbouring layers first (cross-layer equalization).
+        dynamic: nodes whose activations are quantized as they come, not with fixed ranges.
+        blocked: MatMul nodes with 4-bit weights in blocks of their input channels.
+        min_ort: the oldest onnxruntime that must load the file, such as ``1.24``; empty for what int8 needs.
     """
 
-    ranges: Literal["minmax", "percentile"] = "minmax"
+    ranges: Literal["minmax", "percentile", "mse", "entropy"] = "minmax"
     percentile: float = 99.99
     float_nodes: tuple[str, ...] = ()
     weight_limit: int = 127
     repair: bool = True
     compute: Literal["int8", "float"] = "int8"
+    rounding: Literal["nearest", "joint"] = "nearest"
+    scales: Literal["free", "power-of-two"] = "free"
+    levels: Mapping[str, int] = field(default_factory=dict)
+    codebooks: tuple[str, ...] = ()
+    equalize: bool = False
+    dynamic: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    min_ort: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +155,36 @@ def _cut(raw: dict[str, Any]) -> Cut:
     return Cut(raw["group"], raw["size"], tuple(removed))
 
 
+_CHOICES = {
+    "ranges": ("minmax", "percentile", "mse", "entropy"),
+    "compute": ("int8", "float"),
+    "rounding": ("nearest", "joint"),
+    "scales": ("free", "power-of-two"),
+}
+_NAMES = ("float_nodes", "codebooks", "dynamic", "blocked")
+
+
 def _quantization(raw: dict[str, Any]) -> Quantization:
-    names = raw["float_nodes"]
-    _demand(isinstance(names, list) and all(isinstance(name, str) for name in names), "float_nodes is no list of names")
-    made = Quantization(**{**raw, "float_nodes": tuple(names)})
-    _demand(made.ranges in ("minmax", "percentile"), "ranges is neither 'minmax' nor 'percentile'")
-    _demand(made.compute in ("int8", "float"), "compute is neither 'int8' nor 'float'")
+    _demand(isinstance(raw, dict), "quantization is no object")
+    for name in _NAMES:
+        names = raw["float_nodes"] if name == "float_nodes" else raw.get(name, ())
+        listed = isinstance(names, (list, tuple)) and all(isinstance(each, str) for each in names)
+        _demand(listed, f"{name} is no list of names")
+    levels = raw.get("levels", {})
+    _demand(isinstance(levels, dict) and all(map(_levels, levels.values())), "levels is no object of counts, 3 to 255")
+    made = Quantization(**{**raw, **{name: tuple(raw.get(name, ())) for name in _NAMES}})
+    for name, choices in _CHOICES.items():
+        _demand(getattr(made, name) in choices, f"{name} is neither {' nor '.join(map(repr, choices))}")
     _demand(_number(made.percentile) and 50 < made.percentile <= 100, "percentile is not within 50..100")
     _demand(_whole(made.weight_limit) and 1 <= made.weight_limit <= 127, "weight_limit is not within 1..127")
-    _demand(isinstance(made.repair, bool), "repair is neither true nor false")
+    for name in ("repair", "equalize"):
+        _demand(isinstance(getattr(made, name), bool), f"{name} is neither true nor false")
+    _demand(isinstance(made.min_ort, str), "min_ort is no text")
     return made
+
+
+def _levels(value: object) -> bool:
+    return _whole(value) and isinstance(value, int) and 3 <= value <= 255
 
 
 def _demand(holds: bool, otherwise: str) -> None:
