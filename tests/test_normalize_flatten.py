@@ -185,6 +185,16 @@ def test_constant_nodes_are_evaluated() -> None:
     assert_agree(before, after, X)
 
 
+def test_results_stand_in_graph_order() -> None:
+    """In an order of their own for every process, models would have other bytes in each."""
+    names = [f"c{number}" for number in range(16)]
+    made = " ".join(f"{name} = Neg(a)" for name in names)
+    before = text(
+        f"g (float[N,3] x) => (float[N,3] y) <float[3] a = {{1,2,3}}> {{ {made} y = Sum(x, {', '.join(names)}) }}"
+    )
+    assert list(clean(before).constants) == names
+
+
 def test_random_and_growing_nodes_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     body = """g (float[N,9] x) => (float[N,9] y) <float[1] a = {1}, int64[1] s = {9}> {
         e = Expand(a, s) r = RandomNormalLike <scale = 1e-9> (a) t = Add(x, e) y = Add(t, r) }"""

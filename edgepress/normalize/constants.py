@@ -93,11 +93,11 @@ def _only(proto: onnx.ModelProto, positions: list[int], outputs: list[str]) -> o
     return part
 
 
-def _within_limit(graph: onnx.GraphProto, positions: list[int], values: dict[str, np.ndarray]) -> set[str]:
-    """The results to keep, whole nodes at a time, as long as the file does not grow too much."""
+def _within_limit(graph: onnx.GraphProto, positions: list[int], values: dict[str, np.ndarray]) -> list[str]:
+    """The results to keep, in graph order, whole nodes at a time, as long as the file does not grow too much."""
     sizes = {item.name: numpy_helper.to_array(item).nbytes for item in graph.initializer}
     leaves: dict[str, frozenset[str]] = {name: frozenset({name}) for name in sizes}
-    kept: set[str] = set()
+    kept: list[str] = []
     grown = 0
     for position in positions:
         node = graph.node[position]
@@ -107,5 +107,5 @@ def _within_limit(graph: onnx.GraphProto, positions: list[int], values: dict[str
         growth = sum(values[name].nbytes for name in results) - sum(sizes[name] for name in ancestry)
         if results and grown + max(growth, 0) <= GROWTH_LIMIT:
             grown += max(growth, 0)
-            kept.update(results)
+            kept += results
     return kept
