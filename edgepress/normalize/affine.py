@@ -34,10 +34,8 @@ from edgepress.normalize.graph import (
     initializers,
     names_in_use,
     output_names,
-    readers,
     reads,
     set_constant,
-    subgraphs,
 )
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -97,32 +95,52 @@ def _fold(proto: onnx.ModelProto, kinds: Collection[str]) -> onnx.ModelProto:
         return proto
     ranks = _ranks(proto)
     constants = {name: numpy_helper.to_array(item) for name, item in initializers(graph).items()}
+    uses = _uses(graph)
     folded: set[int] = set()
-    for node in graph.node:
-        while (follower := _follower(graph, node, kinds)) is not None:
+    for position, node in enumerate(graph.node):
+        while (follower := _follower(graph, node, kinds, uses)) is not None:
             linear = _linear(node, constants, ranks)
             affine = None if linear is None else _affine(graph.node[follower], node, linear, constants)
             if linear is None or affine is None:
                 break
-            constants |= _merge(graph, node, follower, linear, affine)
+            read = ((position, reads(node)), (follower, reads(graph.node[follower])))
+            constants |= _merge(graph, node, follower, linear, affine, uses)
+            for place, names in read:
+                _reread(uses, place, names, graph.node[place])
             folded.add(follower)
     drop_nodes(graph, folded)
     return proto
 
 
-def _follower(graph: onnx.GraphProto, node: onnx.NodeProto, kinds: Collection[str]) -> int | None:
+def _uses(graph: onnx.GraphProto) -> dict[str, set[int]]:
+    """Positions of the nodes that read a tensor."""
+    found: dict[str, set[int]] = {}
+    for position, node in enumerate(graph.node):
+        for name in reads(node):
+            found.setdefault(name, set()).add(position)
+    return found
+
+
+def _reread(uses: dict[str, set[int]], position: int, before: Collection[str], node: onnx.NodeProto) -> None:
+    """Enter what the node at a position reads now in place of what it read before."""
+    for name in before:
+        uses[name].discard(position)
+    for name in reads(node):
+        uses.setdefault(name, set()).add(position)
+
+
+def _follower(
+    graph: onnx.GraphProto, node: onnx.NodeProto, kinds: Collection[str], uses: Mapping[str, Collection[int]]
+) -> int | None:
     """Position of the only reader of a linear node, if it is of one of the kinds."""
     if node.op_type not in LINEAR or node.domain not in DEFAULT_DOMAIN or node.output[0] in output_names(graph):
         return None
-    found = [
-        position
-        for position, other in enumerate(graph.node)
-        if node.output[0] in other.input or (subgraphs(other) and node.output[0] in reads(other))
-    ]
+    found = uses.get(node.output[0], ())
     if len(found) != 1:
         return None
-    reader = graph.node[found[0]]
-    return found[0] if reader.op_type in kinds and reader.domain in DEFAULT_DOMAIN else None
+    (position,) = found
+    reader = graph.node[position]
+    return position if reader.op_type in kinds and reader.domain in DEFAULT_DOMAIN else None
 
 
 def _ranks(proto: onnx.ModelProto) -> dict[str, int]:
@@ -198,11 +216,16 @@ def _affine_of_normalization(
 
 
 def _merge(
-    graph: onnx.GraphProto, node: onnx.NodeProto, follower: int, linear: _Linear, affine: _Affine
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    follower: int,
+    linear: _Linear,
+    affine: _Affine,
+    uses: Mapping[str, Collection[int]],
 ) -> dict[str, np.ndarray]:
     """Write the folded weights, connect the node past its follower, and return the constants that changed."""
     changed: dict[str, np.ndarray] = {}
-    uses, outputs = readers(graph), output_names(graph)
+    outputs = output_names(graph)
     if (affine.scale != 1).any():
         stored = node.input[1]
         own = len(uses[stored]) == 1 and list(node.input).count(stored) == 1 and stored not in outputs
