@@ -1,8 +1,9 @@
 """The node cases of the onnx package a float model can hold: nearly all right, the rest refused, none wrong.
 
-The selection, 892 of 1884: cases of one operator of the default domain that float inference uses (``NOT_FLOAT`` lists
+The selection, 896 of 1884: cases of one operator of the default domain that float inference uses (``NOT_FLOAT`` lists
 those it does not), not in the form expanded to simpler operators, on floats, signed integers, uint8 and bool, without
-the training modes of Dropout and BatchNormalization.
+the training mode of Dropout. Two of them hand on a sequence and an optional; they count as wrong unless their tensors
+come back as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from edgepress.executor import Executor
 from edgepress.model import Model
 from edgepress.ops.rows import ROWS
 
-SELECTED = 892
+SELECTED = 896
 """Cases in onnx 1.23; a later onnx may add some."""
 
 NOT_FLOAT = """
@@ -66,8 +67,8 @@ def _ours(case: Any) -> bool:
     if any(node.op_type in LEFT_OUT or node.domain for node in graph.node):
         return False
     types = [value.type for value in (*graph.input, *graph.output)]
-    tensors = all(kind.HasField("tensor_type") and kind.tensor_type.elem_type in TYPES for kind in types)
-    return tensors and "_expanded" not in case.name and "train" not in case.name
+    known = all(kind.tensor_type.elem_type in TYPES for kind in types if kind.HasField("tensor_type"))
+    return known and "_expanded" not in case.name and "training_dropout" not in case.name
 
 
 def _array(value: Any) -> np.ndarray:
@@ -105,6 +106,9 @@ REFUSED = frozenset(
         "test_resize_downsample_sizes_linear_antialias",
         "test_resize_downsample_scales_cubic_antialias",
         "test_resize_downsample_sizes_cubic_antialias",
+        # statistics of the batch are those of training
+        "test_batchnorm_example_training_mode",
+        "test_batchnorm_epsilon_training_mode",
     }
 )
 """The cases that are refused; all others are right."""
