@@ -45,6 +45,15 @@ def unfused(model: bytes) -> list[str]:
     return lines
 
 
+def _folded(graph: onnx.GraphProto) -> set[str]:
+    """Initializers and what is computed from them alone: stored weights are unpacked when the file is loaded."""
+    found = {item.name for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" and node.input and found.issuperset(filter(None, node.input)):
+            found.update(node.output)
+    return found
+
+
 class _Graph:
     """A graph with what dequantizes what."""
 
@@ -53,7 +62,7 @@ class _Graph:
         self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         self.nodes = list(graph.node)
         self.outputs = [value.name for value in graph.output]
-        constants = {item.name for item in graph.initializer}
+        constants = _folded(graph)
         opening = [node for node in self.nodes if node.op_type == "DequantizeLinear"]
         self.weights = {node.output[0] for node in opening if node.input[0] in constants}
         self.activations = {node.output[0] for node in opening} - self.weights

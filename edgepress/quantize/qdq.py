@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
 from edgepress.errors import InvariantError, ModelError, Refusal
 from edgepress.model import Model
@@ -39,7 +38,9 @@ from edgepress.quantize.regions import (
 )
 from edgepress.quantize.shortcuts import as_convolutions
 from edgepress.quantize.slim import slim
+from edgepress.quantize.unpacking import float_vector, int8_weight
 from edgepress.quantize.weights import Rounded, round_weights, to_grid
+from edgepress.quantize.writer import Writer
 from edgepress.targets import Target
 
 IR_VERSION = 10
@@ -138,9 +139,11 @@ class _Writer:
     inside: Collection[str]
     rounded: Mapping[str, Rounded]
     grids: Mapping[str, Grid]
+    sub_byte: bool = False
     done: dict[str, str] = field(default_factory=dict)  # tensor -> its DQ output
 
     def __post_init__(self) -> None:
+        self.writer = Writer(self.proto)
         self.units = {unit.name: unit for unit in self.found}
         self.made = {tensor for unit in self.found if unit.name in self.inside for tensor in unit.outputs}
 
@@ -184,10 +187,10 @@ class _Writer:
         if tensor not in self.done:
             grid, raw = self.grids[tensor], self._raw(tensor)
             self.done[tensor] = tensor if raw != tensor else f"{tensor}/dq"
-            scale = self._constant(f"{tensor}/scale", np.array(grid.scale, np.float32))
-            zero = self._constant(f"{tensor}/zero", np.array(grid.zero, np.uint8))  # data movement wants it said
-            self._add("QuantizeLinear", [raw, scale, zero], f"{tensor}/q")
-            self._add("DequantizeLinear", [f"{tensor}/q", scale, zero], self.done[tensor])
+            scale = self.writer.constant(f"{tensor}/scale", np.array(grid.scale, np.float32))
+            zero = self.writer.constant(f"{tensor}/zero", np.array(grid.zero, np.uint8))  # data movement wants it said
+            self.writer.node("QuantizeLinear", [raw, scale, zero], f"{tensor}/q")
+            self.writer.node("DequantizeLinear", [f"{tensor}/q", scale, zero], self.done[tensor])
         return self.done[tensor]
 
     def finish(self) -> None:
@@ -204,39 +207,29 @@ class _Writer:
             if node.op_type == "MatMul":
                 raise InvariantError(f"MatMul {name!r} takes no bias: this is a bug, please report it.")
             source = _room_for_bias(source, bias, scale_in)
-        values = self._constant(f"{name}/w", source.values)
-        given = [values, self._constant(f"{name}/ws", source.scale)]
+        values = int8_weight(self.writer, name, source, sub_byte=self.sub_byte)
+        given = [values, float_vector(self.writer, f"{name}/ws", source.scale)]
         if node.op_type != "Conv":  # without its zero point a Gemm does not fuse (onnxruntime 1.31)
-            given.append(self._constant(f"{name}/wz", np.zeros(source.scale.shape, np.int8)))
-        node.input[1] = self._add("DequantizeLinear", given, f"{name}/wdq", axis=source.axis)
+            given.append(self.writer.constant(f"{name}/wz", np.zeros(source.scale.shape, np.int8)))
+        node.input[1] = self.writer.node("DequantizeLinear", given, f"{name}/wdq", axis=source.axis)
         if bias is not None:
             step = (scale_in * source.scale).astype(np.float32)
-            whole = self._constant(f"{name}/b", np.rint(bias / step.astype(np.float64)).astype(np.int32))
-            inputs = [whole, self._constant(f"{name}/bs", step)]
+            whole = self.writer.constant(f"{name}/b", np.rint(bias / step.astype(np.float64)).astype(np.int32))
+            inputs = [whole, self.writer.constant(f"{name}/bs", step)]
             del node.input[2:]
-            node.input.append(self._add("DequantizeLinear", inputs, f"{name}/bdq", axis=0))
+            node.input.append(self.writer.node("DequantizeLinear", inputs, f"{name}/bdq", axis=0))
 
     def _stored(self, name: str, node: onnx.NodeProto) -> None:
         """Weights of a float node kept as int8; onnxruntime multiplies them out once, when it loads the file."""
         source = self.rounded[name]
         shape = [-1 if axis == source.axis else 1 for axis in range(source.values.ndim)]
-        values = self._constant(f"{name}/w", source.values)
-        scale = self._constant(f"{name}/ws", source.scale.reshape(shape))
-        cast = self._add("Cast", [values], f"{name}/wf", to=onnx.TensorProto.FLOAT)
-        node.input[1] = self._add("Mul", [cast, scale], f"{name}/wdq")
+        values = int8_weight(self.writer, name, source, sub_byte=self.sub_byte)
+        scale = float_vector(self.writer, f"{name}/ws", source.scale.reshape(shape))
+        cast = self.writer.node("Cast", [values], f"{name}/wf", to=onnx.TensorProto.FLOAT)
+        node.input[1] = self.writer.node("Mul", [cast, scale], f"{name}/wdq")
         if source.bias is not None:
             del node.input[2:]
-            node.input.append(self._constant(f"{name}/b", source.bias.astype(np.float32)))
-
-    def _constant(self, name: str, values: np.ndarray) -> str:
-        self.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
-        return name
-
-    def _add(self, op: str, inputs: list[str], output: str, **attributes: int) -> str:
-        node = onnx.NodeProto(op_type=op, input=inputs, output=[output])  # no name: ours need none
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        self.proto.graph.node.append(node)
-        return output
+            node.input.append(float_vector(self.writer, f"{name}/b", source.bias.astype(np.float32)))
 
 
 def _bias(model: Model, unit: Unit, source: Rounded) -> np.ndarray | None:

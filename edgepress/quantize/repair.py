@@ -47,17 +47,31 @@ def repair(
     """
     changed = model.with_constants({model.node(name).inputs[1]: item.weight for name, item in rounded.items()})
     result = dict(rounded)
-    executor = Executor(changed)
+    matcher = Matcher(changed)
 
     def visit(seen: Visit) -> Mapping[str, np.ndarray]:
         name = seen.node.name
-        if name not in rounded or not _has_bias(model, seen.node):
+        if name not in rounded:
             return {}
-        result[name], arrays = _match(executor, seen, rounded[name], model.constants[seen.node.inputs[2]])
+        result[name], arrays = matcher.match(seen, rounded[name])
         return arrays
 
     sweep(model, changed, chunks, visit, workers=workers)
     return result
+
+
+class Matcher:
+    """Matches mean and deviation of rounded nodes of a model, one visit at a time."""
+
+    def __init__(self, model: Model) -> None:
+        """Match nodes of this model (its own weights do not matter)."""
+        self.model, self.executor = model, Executor(model)
+
+    def match(self, seen: Visit, item: Rounded) -> tuple[Rounded, dict[str, np.ndarray]]:
+        """New scale and bias of a node, and the parameters to go on with; without a bias the item as it is."""
+        if not _has_bias(self.model, seen.node):
+            return item, {seen.node.inputs[1]: item.weight}
+        return _match(self.executor, seen, item, self.model.constants[seen.node.inputs[2]])
 
 
 def _has_bias(model: Model, node: Node) -> bool:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgepress.quantize.levels import INT8
+
 SMALLEST_SCALE = 1e-8
 """Scale of a channel without weights; ``qdq`` raises it where the bias of that channel needs it."""
 
@@ -26,12 +28,16 @@ class Rounded:
         scale: float32 ``[channels]``, one for each index of ``axis``.
         axis: the output-channel axis of the weight.
         bias: float32 ``[channels]`` to use in place of the node's own; None keeps that one.
+        levels: how many values a weight may take (``levels.bounds``).
+        codebook: int8, rising: the values in use where they are not at equal distances.
     """
 
     values: np.ndarray
     scale: np.ndarray
     axis: int
     bias: np.ndarray | None = None
+    levels: int = INT8
+    codebook: np.ndarray | None = None
 
     @property
     def weight(self) -> np.ndarray:

@@ -31,6 +31,7 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Protocol
 
 import numpy as np
 
@@ -49,7 +50,51 @@ from edgepress.surgery.mend import Survivors
 Chunks = Sequence[Mapping[str, np.ndarray]]
 
 
-def fold(original: Model, cutting: Cutting, chunks: Chunks, *, positions: int, seed: int, workers: int) -> Model:
+class Finish(Protocol):
+    """What is done to every layer before the sweep goes on: it may round the weights."""
+
+    def wants(self, fit: Fit) -> bool:
+        """Whether a layer is handed over even if its inputs are those of the original."""
+        ...
+
+    def fitted(self, fit: Fit, matrix: np.ndarray, moments: Gram) -> np.ndarray:
+        """The matrix to go on with.
+
+        Args:
+            fit: the layer in the cut model.
+            matrix: its refitted matrix [outputs, columns + biases].
+            moments: of its inputs in the changed network and of its targets.
+        """
+        ...
+
+    def unfitted(self, seen: Visit) -> Mapping[str, np.ndarray]:
+        """New initializers of a node that has no fit; empty for none."""
+        ...
+
+
+class _Nothing:
+    """Refit only (private)."""
+
+    def wants(self, _: Fit) -> bool:
+        return False
+
+    def fitted(self, _: Fit, matrix: np.ndarray, __: Gram) -> np.ndarray:
+        return matrix
+
+    def unfitted(self, _: Visit) -> Mapping[str, np.ndarray]:
+        return {}
+
+
+def fold(
+    original: Model,
+    cutting: Cutting,
+    chunks: Chunks,
+    *,
+    positions: int,
+    seed: int,
+    workers: int,
+    finish: Finish | None = None,
+) -> Model:
     """Refit the cut model against the original one.
 
     Args:
@@ -59,19 +104,22 @@ def fold(original: Model, cutting: Cutting, chunks: Chunks, *, positions: int, s
         positions: output positions used per sample.
         seed: seed of the choice of positions.
         workers: threads.
+        finish: rounds each layer once it is refitted, so that the layers behind it make up for that too.
     """
     twins = _twins(original, cutting)
     sampling = _Sampling(positions, seed)
     elsewhere = _elsewhere(original, twins, chunks, sampling, workers)
+    last = finish or _Nothing()
 
     def visit(seen: Visit) -> Mapping[str, np.ndarray]:
         given: dict[str, np.ndarray] = {}
-        for twin in twins.get(seen.node.name, ()):
+        own = [twin for twin in twins.get(seen.node.name, ()) if seen.stale or twin.forgets or last.wants(twin.now)]
+        for twin in own:
             looking = _Looking(sampling, cutting.left)
-            if (seen.stale or twin.forgets) and looking.aligned(twin.then, seen):
+            if looking.aligned(twin.then, seen):
                 known = ChainMap(given, seen.parameters)  # type: ignore[arg-type]
-                given |= _refitted(twin, seen, known, elsewhere, looking)
-        return given
+                given |= _refitted(twin, seen, known, elsewhere, looking, last)
+        return given or last.unfitted(seen)
 
     return sweep(original, cutting.model, chunks, visit, workers=workers)
 
@@ -165,7 +213,12 @@ def _kept_columns(part: Part, cutting: Cutting) -> np.ndarray:
 
 
 def _refitted(
-    twin: _Twin, seen: Visit, known: Mapping[str, np.ndarray], elsewhere: Mapping[str, SplitGram], looking: _Looking
+    twin: _Twin,
+    seen: Visit,
+    known: Mapping[str, np.ndarray],
+    elsewhere: Mapping[str, SplitGram],
+    looking: _Looking,
+    last: Finish,
 ) -> dict[str, np.ndarray]:
     """New initializers of one fit, in the element types of the old ones."""
 
@@ -177,8 +230,10 @@ def _refitted(
 
     fit = twin.now
     splits = [split_of(number, part) for number, part in enumerate(fit.parts)]
-    found = refit(fit.joined(splits), fit.matrix(known), np.arange(fit.width), biases=fit.biases)
-    written = fit.written(found.matrix, known)
+    joined = fit.joined(splits)
+    start = fit.matrix(known)
+    found = refit(joined, start, np.arange(fit.width), biases=fit.biases).matrix if seen.stale or twin.forgets else start
+    written = fit.written(last.fitted(fit, found, joined.whole), known)
     return {name: array.astype(known[name].dtype, copy=False) for name, array in written.items()}
 
 
