@@ -26,6 +26,7 @@ from edgepress.normalize import (
     passthrough,
     shapes,
     sharing,
+    states,
     tidy,
 )
 from edgepress.normalize.feeds import Feed
@@ -88,6 +89,7 @@ STEPS: tuple[Step, ...] = (
     Step("fold batch normalization", _plain(affine.fold_batch_normalization)),
     Step("write biases", _plain(affine.write_biases)),
     Step("separate fillers", _plain(sharing.separate_fillers)),
+    Step("drop zero states", _plain(states.drop_zero_states)),
     Step("infer types", _plain(tidy.infer_types)),
     Step("remove unused", _plain(tidy.remove_unused)),
 )

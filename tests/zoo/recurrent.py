@@ -22,13 +22,7 @@ class LstmTagger(nn.Module):
         return self.fc(self.rnn(self.tokens(x))[0])
 
 
-@net(
-    "lstm_stack",
-    "dynamo18",
-    "rnn:12*2 fc1:16",
-    gap="both layers start from slices of one tensor of zeros, which ties their units",
-    x=sequence(8),
-)
+@net("lstm_stack", "dynamo18", "rnn:12*2 fc1:16", x=sequence(8))
 class LstmStack(nn.Module):
     """Two LSTM layers; the last step is classified."""
 
