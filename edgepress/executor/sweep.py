@@ -55,13 +55,18 @@ class Visit:
         node: the node of the changed network.
         stale: whether an activation it reads differs from the original's.
         parameters: current initializers of the changed network.
-        each: ``each(f)`` calls ``f(scene)`` for every chunk and returns the results in order.
+        stream: ``stream(f)`` calls ``f(scene)`` for every chunk and yields the results in order, a few at a time: for
+            results that are too large to keep (a Gram of 6000 columns takes 300 MB).
     """
 
     node: Node
     stale: bool
     parameters: Mapping[str, np.ndarray]
-    each: Callable[[Callable[[Scene], Any]], list[Any]]
+    stream: Callable[[Callable[[Scene], Any]], Iterator[Any]]
+
+    def each(self, function: Callable[[Scene], T]) -> list[T]:
+        """All results at once, in order."""
+        return list(self.stream(function))
 
 
 Visitor = Callable[[Visit], Mapping[str, np.ndarray]]
@@ -164,14 +169,14 @@ class _Sweep:
             self.changed.parameters[name] = torch.from_numpy(np.array(array))
             self.differs.add(name)
 
-    def _looker(self, node: Node) -> Callable[[Callable[[Scene], T]], list[T]]:
-        def look(function: Callable[[Scene], T]) -> list[T]:
+    def _looker(self, node: Node) -> Callable[[Callable[[Scene], T]], Iterator[T]]:
+        def look(function: Callable[[Scene], T]) -> Iterator[T]:
             def one(numbered: tuple[int, _Pair]) -> T:
                 number, pair = numbered
                 other = self._other(node, pair)
                 return function(Scene(number, _Arrays(pair.original), _Arrays(pair.changed), other))
 
-            return list(ordered_map(one, enumerate(self.pairs), workers=self.workers))
+            return ordered_map(one, enumerate(self.pairs), workers=self.workers)
 
         return look
 

@@ -28,7 +28,7 @@ Guarantee: deterministic; bit-identical for any number of workers.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -225,7 +225,7 @@ def _refitted(
     def split_of(number: int, part: Part) -> SplitGram:
         if part.node.name != seen.node.name:
             return elsewhere[part.name]
-        observed: list[SplitGram] = seen.each(lambda scene: _observed(twin, number, scene, looking))
+        observed: Iterator[SplitGram] = seen.stream(lambda scene: _observed(twin, number, scene, looking))
         return reduce(SplitGram.merge, observed)
 
     fit = twin.now
