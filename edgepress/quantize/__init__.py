@@ -7,6 +7,7 @@ onnxruntime's quantizer) are imported by those who want them.
 
 from __future__ import annotations
 
+from edgepress.quantize.equalize import equalize
 from edgepress.quantize.fusion import unfused
 from edgepress.quantize.qdq import quantize, quantize_refusal
 from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
@@ -21,6 +22,7 @@ __all__ = [
     "Rounded",
     "activations_to_observe",
     "bias_correction",
+    "equalize",
     "has_float32_weight",
     "observe",
     "quantize",
