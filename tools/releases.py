@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -91,9 +92,9 @@ def values(index: np.ndarray) -> np.ndarray:
     return (index - int(index.max()) // 2).astype(np.int8)
 
 
-def narrow(kind: str) -> Callable[[np.ndarray], Arrays]:
+def narrow(kind: str, name: str = "stored") -> Callable[[np.ndarray], Arrays]:
     """The values in one of onnx's 2-bit or 4-bit types."""
-    return lambda index: {"stored": values(index).astype(getattr(ml_dtypes, kind))}
+    return lambda index: {name: values(index).astype(getattr(ml_dtypes, kind))}
 
 
 def codebook(kind: str) -> Callable[[np.ndarray], Arrays]:
@@ -171,6 +172,17 @@ def fixed(random: np.random.Generator) -> Arrays:
     }  # fmt: skip
 
 
+def wide() -> Form:
+    """A Conv between 16-bit activations."""
+    conv = "c = Conv<kernel_shape=[3,3]>(d, v)"
+    body = f"""q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis=0>(w1, ws)
+        {conv} e = QuantizeLinear(c, s, z) g = DequantizeLinear(e, s, z) y = Flatten(g)"""
+    arrays = fixed(np.random.default_rng(0))
+    given: Arrays = {"s": np.array(0.001, np.float32), "z": np.array(32768, np.uint16)}
+    given |= {name: arrays[name] for name in ("w1", "ws")}
+    return Form("uint16", 21, 10, body, given, {"QLinearConv": 1}, "uint16", 1e-3)
+
+
 def kept() -> Form:
     """A float Conv whose weights are stored as int8 and multiplied out once: Cast -> Mul."""
     body = "wide = Cast<to=1>(w1) w = Mul(wide, s) c = Conv<kernel_shape=[9,9]>(x, w) y = Flatten(c)"
@@ -216,6 +228,9 @@ FORMS = (
     stored("uint4 codebook", 21, 10, CODEBOOK, codebook("uint4"), levels=15),
     stored("int2 Cast", 25, 12, "w = Cast<to=3>(stored)", narrow("int2")),
     stored("uint2 codebook", 25, 12, CODEBOOK, codebook("uint2")),
+    stored("int4 bare", 21, 10, "", narrow("int4", "w"), levels=15),
+    stored("int2 bare", 25, 12, "", narrow("int2", "w")),
+    wide(),
     kept(),
     dynamic(),
     blocked(),
@@ -244,14 +259,20 @@ def candidates() -> dict[str, onnx.ModelProto]:
     return found | {f"ir_{ir}": parsed("y = Relu(x)", INPUT, 13, ir, {}) for ir in range(7, 16)}
 
 
-def tried(python: str, folder: Path) -> dict[str, str]:
-    """The row of one interpreter, and ``error NAME`` for every form that does not load."""
-    for name, proto in candidates().items():
+def attempted(python: str, models: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, Any]:
+    """What an interpreter makes of models: the version of its onnxruntime, and by name the problem, empty for none."""
+    for name, proto in models.items():
         (folder / f"{name}.onnx").write_bytes(proto.SerializeToString())
     x = np.random.default_rng(1).standard_normal((1, CHANNELS, 9, 9)).astype(np.float32)
     np.savez(folder / "input.npz", x=x)
     subprocess.run([python, str(PROBE), str(folder)], check=True, env={"OMP_NUM_THREADS": "1"})
-    answer = json.loads((folder / "answer.json").read_text())
+    answer: dict[str, Any] = json.loads((folder / "answer.json").read_text())
+    return answer
+
+
+def tried(python: str, folder: Path) -> dict[str, str]:
+    """The row of one interpreter, and ``error NAME`` for every form that does not load."""
+    answer = attempted(python, candidates(), folder)
     problems: dict[str, str] = answer["problems"]
     row = {"onnxruntime": answer["onnxruntime"], "set": newest(problems, "opset_"), "IR": newest(problems, "ir_")}
     row |= {form.name: verdict(form, problems[form.name], folder) for form in FORMS}
