@@ -1,8 +1,7 @@
 """Which nodes run in int8: rules for the weighted ones, a minimum cut for everything between them.
 
-Conv, Gemm and MatMul follow rules measured on onnxruntime 1.31 (``stays_float``). Every other operator
-that has an int8 kernel may run either way. Its place is the one that makes the traffic over the border
-smallest::
+Conv, Gemm and MatMul follow the rules of the target (``stays_float``). Every other operator that has an int8
+kernel may run either way. Its place is the one that makes the traffic over the border smallest::
 
     cost = sum of elements of tensors quantized behind a float producer   (one Q each)
          + sum of elements of tensors dequantized for a float consumer    (one DQ each)
@@ -10,13 +9,16 @@ smallest::
 
 which is a minimum cut with int8 as the source side. A Relu or Clip behind its only producer vanishes into
 the Q that follows, so the pair is one *unit*.
+
+A target that wants everything quantized (``Target.whole``: accelerators) gets just that: every operator with an
+int8 kernel, those of the record included, whatever it costs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -31,17 +33,28 @@ from edgepress.targets import Target
 # (QLinearAdd 1.2 x float, QLinearLeakyRelu 1.3 x float, data movement a quarter of the bytes).
 WEIGHT = {Role.JOINED: 4, Role.MAPPED: 6, Role.ALIKE: -5, Role.POOLED: 0}
 BORDER = 20
+MATRICES = ("Gemm", "MatMul")
 READS_SHAPE = ("Shape", "Size")
 """Operators that never look at the values: they read the uint8 tensor and cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A node, and the Relu or Clip that vanishes into the Q behind it."""
+    """A node, and the Relu or Clip that vanishes into the Q behind it.
+
+    Attributes:
+        node: the main node.
+        role: what it does in an int8 graph.
+        fused: the Relu or Clip.
+        constants: float constants that it reads as if they were activations: they carry QDQ too.
+        closed: its result always carries a Q, whoever reads it.
+    """
 
     node: Node
     role: Role
     fused: Node | None = None
+    constants: tuple[str, ...] = ()
+    closed: bool = False
 
     @property
     def name(self) -> str:
@@ -56,7 +69,7 @@ class Unit:
     @property
     def hands_out_float(self) -> bool:
         """Whether its int8 kernel needs no Q behind it where only float nodes read the result."""
-        return self.node.op in ("Gemm", "MatMul") and self.fused is None
+        return self.node.op in MATRICES and self.fused is None and not self.closed
 
 
 def typed(model: Model) -> Model:
@@ -66,8 +79,13 @@ def typed(model: Model) -> Model:
     return Model.of(onnx.shape_inference.infer_shapes(model.edit()))
 
 
-def units(model: Model) -> tuple[Unit, ...]:
-    """The nodes of a typed model in graph order, Relu and Clip joined to their producer where that fuses."""
+def units(model: Model, target: Target | None = None) -> tuple[Unit, ...]:
+    """The nodes of a typed model in graph order, Relu and Clip joined to their producer where that fuses.
+
+    Args:
+        model: a typed model.
+        target: adds the int8 kernels of its record to those of the operator table, which every CPU has.
+    """
     found: list[Unit] = []
     swallowed: set[str] = set()
     for node in model.nodes:
@@ -77,8 +95,25 @@ def units(model: Model) -> tuple[Unit, ...]:
         fused = _follower(model, node) if role in (Role.WEIGHTED, Role.JOINED, Role.POOLED) else None
         if fused is not None:
             swallowed.add(fused.name)
-        found.append(Unit(node, Role.FLOAT if role is Role.FUSED else role, fused))
+        unit = Unit(node, Role.FLOAT if role is Role.FUSED else role, fused)
+        found.append(unit if target is None or not target.whole else _closed(model, unit, target))
     return tuple(found)
+
+
+def _closed(model: Model, unit: Unit, target: Target) -> Unit:
+    """A unit with the role that a target which quantizes everything has for it."""
+    node = unit.node
+    if unit.role is not Role.FLOAT:
+        return replace(unit, closed=True)
+    row = lookup(node.op, node.domain, model.opset)
+    joined = row is not None and (row.role is Role.JOINED or node.op in target.joined)
+    mapped = row is not None and node.op in target.mapped
+    data = [name for name in node.inputs[: None if joined else 1] if name]
+    tensors = (*data, *(name for name in node.outputs if name))
+    given = tuple(name for name in data if name in model.constants)
+    if not (joined or mapped) or len(given) == len(data) or not all(_is_float32(model, name) for name in tensors):
+        return unit
+    return replace(unit, role=Role.JOINED if joined else Role.MAPPED, constants=given, closed=True)
 
 
 def operands(model: Model, unit: Unit) -> tuple[str, ...]:
@@ -112,16 +147,48 @@ def stays_float(model: Model, target: Target) -> dict[str, str]:
     return {name: reason for name, reason in reasons if reason}
 
 
-def int8_units(model: Model, weighted: Collection[str], infinite: Collection[str] = ()) -> frozenset[str]:
+def swish_reason(model: Model, target: Target) -> str:
+    """Why int8 is likely slower than float for the model as a whole; empty if nothing says so.
+
+    onnxruntime fuses no int8 HardSwish, and a SiLU costs two int8 kernels where float has one. The measured networks
+    have one behind every convolution but the last of a block: half as many as convolutions is the threshold.
+    """
+    layers = sum(node.op == "Conv" for node in model.nodes)
+    found = sum(_is_swish(model, node) for node in model.nodes)
+    if target.swish_pays or not layers or 2 * found < layers:
+        return ""
+    return f"{found} HardSwish or SiLU behind {layers} convolutions: int8 is slower than float on {target.name}"
+
+
+def _is_swish(model: Model, node: Node) -> bool:
+    """HardSwish, Swish, or ``x * (Hard)Sigmoid(x)`` at its gate."""
+    if node.op in ("HardSwish", "Swish", "QuickGelu"):
+        return True
+    readers = model.consumers(node.output) if node.op in ("HardSigmoid", "Sigmoid") else ()
+    return len(readers) == 1 and readers[0].op == "Mul" and node.inputs[0] in readers[0].inputs
+
+
+def per_channel(node: Node, target: Target) -> bool:
+    """Whether the weights of a node may have one scale per output channel."""
+    return node.op not in MATRICES or target.per_channel_matrices
+
+
+def int8_units(
+    model: Model, weighted: Collection[str], infinite: Collection[str] = (), target: Target | None = None
+) -> frozenset[str]:
     """Names of the units that run in int8 when the weighted nodes ``weighted`` do.
 
     Args:
         model: a typed model.
         weighted: names of Conv, Gemm and MatMul nodes that have int8 weights.
         infinite: tensors that cannot carry a Q; the units they touch stay float.
+        target: one that wants everything quantized gets all it can have.
     """
-    found = units(model)
+    found = units(model, target)
     masked = {unit.name for unit in found if not {*operands(model, unit), *unit.outputs}.isdisjoint(infinite)}
+    if target is not None and target.whole:
+        able = (unit for unit in found if unit.role is not Role.FLOAT and unit.name not in masked)
+        return frozenset(unit.name for unit in able if unit.role is not Role.WEIGHTED or unit.name in weighted)
     edges = [*_edges(model, found, weighted), *((("unit", name), ("float",), INFINITE) for name in masked)]
     side = source_side(edges, ("int8",), ("float",))
     return frozenset(unit.name for unit in found if ("unit", unit.name) in side)
@@ -229,7 +296,7 @@ def _conv_reason(model: Model, node: Node, target: Target) -> str:
     channels = weight.shape[1] * groups
     if node.inputs[0] in model.inputs and channels % target.stem_multiple:
         return f"it reads the input, whose {channels} channel(s) are no multiple of {target.stem_multiple}"
-    if 1 < groups < channels and weight.shape[1] < 32:
+    if 1 < groups < channels and weight.shape[1] < target.group_floor:
         return f"{weight.shape[1]} channels per group are slower in int8"
     return ""
 
