@@ -121,11 +121,14 @@ def test_given_roundings_and_their_bias_are_taken() -> None:
 @pytest.mark.parametrize(
     ("body", "shape", "sizes", "reason"),
     [
-        ("y = MatMul(x, w)", "16,96", {}, ""),
-        ("y = MatMul(x, w)", "15,96", {}, "15 rows a call are too few"),
+        ("y = MatMul(x, w)", "64,96", {}, ""),
+        ("y = MatMul(x, w)", "63,96", {}, "63 rows of 96 channels are faster in float"),
+        ("y = MatMul(x, d)", "16,128", {}, ""),
+        ("y = MatMul(x, d)", "15,128", {}, "15 rows of 128 channels are faster in float"),
+        ("y = MatMul(x, e)", "1,256", {}, ""),
         ("y = MatMul(x, w)", "M,96", {}, ""),
-        ("y = MatMul(x, w)", "M,96", {"M": 1}, "1 rows a call are too few"),
-        ("y = MatMul(x, w)", "M,5,96", {"M": 4}, ""),
+        ("y = MatMul(x, w)", "M,96", {"M": 1}, "1 rows of 96 channels are faster in float"),
+        ("y = MatMul(x, w)", "M,5,96", {"M": 13}, ""),
         ("y = MatMul(x, s)", "M,32", {}, "32 input channels are faster in float"),
         ("y = MatMul(x, t)", "M,4,96", {}, "its weight is float32 of 3 axes, not a float32 matrix"),
         ("y = Gemm<alpha=2.0>(x, w)", "M,96", {}, "it scales or transposes its input"),
@@ -137,7 +140,7 @@ def test_given_roundings_and_their_bias_are_taken() -> None:
 def test_candidates_have_many_rows_and_deep_weights(body: str, shape: str, sizes: dict[str, int], reason: str) -> None:
     bad = normal(DEPTH, WIDTH)
     bad[3, 4] = np.nan
-    model = single(body, shape, s=normal(32, WIDTH), t=normal(4, 96, 8), bad=bad)
+    model = single(body, shape, s=normal(32, WIDTH), t=normal(4, 96, 8), d=normal(128, 8), e=normal(256, 8), bad=bad)
     assert list(dynamic_candidates(model, sizes).values()) == [reason]
 
 

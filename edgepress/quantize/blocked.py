@@ -3,8 +3,9 @@
     y = MatMulNBits(x, Q, scale, zero) [+ b]       4 bits, blocks of 128 input channels, accuracy level 4
 
 MatMulNBits (com.microsoft) unpacks the weights as it multiplies. At accuracy level 4 it also rounds x to int8, one
-scale per row and block: that is where its speed comes from (level 0 and 1 compute in float). Measured in onnxruntime
-1.31 against float at one row, K = N: .36 of the time at 256, .20 at 768; from 16 rows on dynamic int8 is faster.
+scale per row and block: that is where its speed comes from (level 0 and 1 compute in float). It is the fastest form for
+one row of 256 channels or more; from a few rows on dynamic int8 is faster, and from 16 on float may be, too
+(benchmarks/transformers.py). The file has half the bytes of int8 either way.
 Guarantees: graph outputs keep their names and types; at levels 0 and 1 the result is that of the dequantized weight.
 """
 
@@ -20,12 +21,12 @@ from edgepress.errors import InputError
 from edgepress.model import Model, Node
 from edgepress.quantize.blocks import Blocks, round_blocks
 from edgepress.quantize.draft import CONTRIB, Draft, node
-from edgepress.quantize.dynamic import LEAST_ROWS, chosen_product
+from edgepress.quantize.dynamic import chosen_product
 from edgepress.quantize.products import Product, channel_bias, product, rows
 from edgepress.quantize.regions import typed
 
-LEAST_DEPTH = 256
-"""Input channels from which 4 bits may pay."""
+LEAST_DEPTH, MANY_ROWS = 256, 16
+"""Input channels from which 4 bits may pay, and rows of a call from which dynamic int8 is faster for certain."""
 
 LEVELS = (0, 1, 4)
 """Accuracy levels of the CPU: float, float, int8."""
@@ -53,7 +54,7 @@ def _reason(model: Model, each: Node, sizes: Mapping[str, int]) -> str:
     if made.weight.shape[0] < LEAST_DEPTH:
         return f"{made.weight.shape[0]} input channels are faster in float"
     count, _ = rows(model, each, sizes)
-    return f"{count} rows a call are faster in dynamic int8" if count >= LEAST_ROWS else ""
+    return f"{count} rows a call are faster in dynamic int8" if count >= MANY_ROWS else ""
 
 
 def blocked(

@@ -5,9 +5,9 @@
 
 This is the form that onnxruntime 1.31 fuses to one DynamicQuantizeMatMul (dynamic_quantize_matmul_fusion.cc); products
 that read the same x share its q and become a MatMulIntegerToFloat each. The bias has to stand on the right of its Add.
-No samples are needed.
-Measured there against float, K = N: from 16 rows and K = 256 on .24 to .5 of the time; K = 64 pays from 64 rows on.
-Guarantees: graph outputs keep their names and types; weights within half a step, one step for every output channel.
+No samples are needed. What it takes of float's time depends on K and on how many rows share the cost of rounding them
+(``FLOORS``, from benchmarks/transformers.py). Guarantees: graph outputs keep their names and types; weights within half
+a step, one step for every output channel.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from edgepress.quantize.products import Product, channel_bias, product, rows
 from edgepress.quantize.regions import typed
 from edgepress.quantize.weights import Rounded, round_weights
 
-LEAST_ROWS, LEAST_DEPTH = 16, 64
-"""Rows of a call and input channels from which int8 may pay (timing decides)."""
+FLOORS = ((256, 1), (128, 16), (64, 64))
+"""Input channels, and rows of a call from which int8 may pay with as many (timing decides)."""
 
 LEAST_OPSET = 11
 """The first operator set with DynamicQuantizeLinear."""
@@ -51,12 +51,11 @@ def _reason(model: Model, each: Node, sizes: Mapping[str, int]) -> str:
     made = product(model, each)
     if isinstance(made, str):
         return made
-    if made.weight.shape[0] < LEAST_DEPTH:
-        return f"{made.weight.shape[0]} input channels are faster in float"
-    count, certain = rows(model, each, sizes)
-    if certain and count < LEAST_ROWS:
-        return f"{count} rows a call are too few"
-    return ""
+    depth, (count, certain) = made.weight.shape[0], rows(model, each, sizes)
+    least = next((fewest for channels, fewest in FLOORS if depth >= channels), None)
+    if least is None:
+        return f"{depth} input channels are faster in float"
+    return f"{count} rows of {depth} channels are faster in float" if certain and count < least else ""
 
 
 def dynamic(model: Model, nodes: Collection[str], limit: int = 127, rounded: Mapping[str, Rounded] = _NONE) -> Model:

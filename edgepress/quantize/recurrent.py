@@ -5,7 +5,8 @@
 Weights are int8 ``[directions, inputs, 4 hidden]``, the transpose of what ONNX keeps, with one scale for every gate of
 every hidden unit; x as a whole and h of every step become uint8 as they come (contrib_ops/cpu/quantization/
 dynamic_quantize_lstm.cc). Biases, initial states, sequence lengths, peepholes, both directions, clipping and other
-activations pass through. GRU and RNN have no such form: their weights can be stored (see ``stored``).
+activations pass through. GRU and RNN have no such form: their weights can be stored (see ``stored``). It pays from
+``LEAST_UNITS`` on (benchmarks/transformers.py): rounding h in every step costs small layers more than it saves.
 Guarantees: graph outputs keep their names and types; weights within half a step.
 """
 
@@ -25,17 +26,20 @@ GATES = 4
 OPTIONAL = 5
 """Bias, sequence lengths, initial hidden and cell states, peepholes: inputs 3 to 7 of both operators."""
 
+LEAST_UNITS = 128
+"""Hidden units from which int8 pays."""
+
 LEAST_OPSET = 7
 """Older ones have a layout of their own."""
 
 
 def recurrent_candidates(model: Model) -> dict[str, str]:
-    """Every LSTM, GRU and RNN, with the reason why it has no int8 form; empty if it has one."""
+    """Every LSTM, GRU and RNN, with the reason why int8 is nothing for it; empty if it may pay."""
     found = (each for each in model.nodes if each.op in ("LSTM", "GRU", "RNN"))
-    return {each.name: recurrent_reason(model, each) for each in found}
+    return {each.name: recurrent_refusal(model, each) or _small(model, each) for each in found}
 
 
-def recurrent_reason(model: Model, each: Node) -> str:
+def recurrent_refusal(model: Model, each: Node) -> str:
     """Why a node cannot become a DynamicQuantizeLSTM; empty if it can."""
     if each.op != "LSTM" or each.domain not in ("", "ai.onnx"):
         return f"onnxruntime has no int8 {each.op}"
@@ -51,12 +55,17 @@ def recurrent_reason(model: Model, each: Node) -> str:
     return ""
 
 
+def _small(model: Model, each: Node) -> str:
+    units = model.constants[each.inputs[2]].shape[2]
+    return f"{units} hidden units are faster in float" if units < LEAST_UNITS else ""
+
+
 def recurrent(model: Model, nodes: Collection[str], limit: int = 127) -> Model:
     """The model with LSTM nodes whose products are int8.
 
     Args:
         model: a float model.
-        nodes: names of LSTM nodes (see :func:`recurrent_candidates`).
+        nodes: names of LSTM nodes (see :func:`recurrent_candidates`), small ones too.
         limit: largest ``|int8 weight|``; 64 where the CPU adds pairs of products in 16 bits.
 
     Raises:
@@ -65,7 +74,7 @@ def recurrent(model: Model, nodes: Collection[str], limit: int = 127) -> Model:
     draft = Draft(model, least_opset=LEAST_OPSET)
     known = {each.name: each for each in model.nodes}
     for name in sorted(nodes):
-        reason = recurrent_reason(model, known[name]) if name in known else "there is no such node"
+        reason = recurrent_refusal(model, known[name]) if name in known else "there is no such node"
         if reason:
             raise ModelError(f"Node {name!r} cannot be quantized: {reason}.")
         draft.replace(known[name], [_written(draft, known[name], limit)])

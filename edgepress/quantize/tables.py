@@ -38,7 +38,7 @@ def tables(model: Model, names: Collection[str], bits: int = 8) -> Model:
         bits: 8, or 4 (operator set 21, onnxruntime 1.24 or newer; int8 in memory).
 
     Raises:
-        ModelError: a name is no finite float32 initializer that a Gather reads rows of, or 4 bits and an old operator set.
+        ModelError: a name is no float32 initializer that a Gather reads rows of, or 4 bits in an old operator set.
         InputError: another number of bits.
     """
     draft = Draft(model)
