@@ -7,12 +7,17 @@ onnxruntime's quantizer) are imported by those who want them.
 
 from __future__ import annotations
 
+from edgepress.quantize.blocked import blocked, blocked_candidates
+from edgepress.quantize.dynamic import dynamic, dynamic_candidates
 from edgepress.quantize.equalize import equalize
 from edgepress.quantize.fusion import unfused
 from edgepress.quantize.qdq import quantize, quantize_refusal
 from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
+from edgepress.quantize.recurrent import recurrent, recurrent_candidates
 from edgepress.quantize.regions import has_float32_weight, stays_float
 from edgepress.quantize.slim import slim
+from edgepress.quantize.stored import storable, stored
+from edgepress.quantize.tables import share_transposed, table_candidates, tables
 from edgepress.quantize.weights import Rounded, bias_correction, round_weights
 
 __all__ = [
@@ -22,14 +27,25 @@ __all__ = [
     "Rounded",
     "activations_to_observe",
     "bias_correction",
+    "blocked",
+    "blocked_candidates",
+    "dynamic",
+    "dynamic_candidates",
     "equalize",
     "has_float32_weight",
     "observe",
     "quantize",
     "quantize_refusal",
     "ranges",
+    "recurrent",
+    "recurrent_candidates",
     "round_weights",
+    "share_transposed",
     "slim",
     "stays_float",
+    "storable",
+    "stored",
+    "table_candidates",
+    "tables",
     "unfused",
 ]
