@@ -16,7 +16,8 @@ from edgepress.errors import InputError
 from edgepress.model import Model
 from edgepress.quantize.grids import grid_of, grids
 from edgepress.quantize.ranges import Range
-from edgepress.quantize.regions import int8_units, per_channel, stays_float, swish_reason, typed, units
+from edgepress.quantize.regions import int8_units, per_channel, stays_float, typed, units
+from edgepress.quantize.swish import swish_reason
 from edgepress.targets import SOFTMAX, TARGETS, FixedGrid, Target, detect, find
 
 few = settings(deadline=None, max_examples=60, derandomize=True)

@@ -147,27 +147,6 @@ def stays_float(model: Model, target: Target) -> dict[str, str]:
     return {name: reason for name, reason in reasons if reason}
 
 
-def swish_reason(model: Model, target: Target) -> str:
-    """Why int8 is likely slower than float for the model as a whole; empty if nothing says so.
-
-    onnxruntime fuses no int8 HardSwish, and a SiLU costs two int8 kernels where float has one. The measured networks
-    have one behind every convolution but the last of a block: half as many as convolutions is the threshold.
-    """
-    layers = sum(node.op == "Conv" for node in model.nodes)
-    found = sum(_is_swish(model, node) for node in model.nodes)
-    if target.swish_pays or not layers or 2 * found < layers:
-        return ""
-    return f"{found} HardSwish or SiLU behind {layers} convolutions: int8 is slower than float on {target.name}"
-
-
-def _is_swish(model: Model, node: Node) -> bool:
-    """HardSwish, Swish, or ``x * (Hard)Sigmoid(x)`` at its gate."""
-    if node.op in ("HardSwish", "Swish", "QuickGelu"):
-        return True
-    readers = model.consumers(node.output) if node.op in ("HardSigmoid", "Sigmoid") else ()
-    return len(readers) == 1 and readers[0].op == "Mul" and node.inputs[0] in readers[0].inputs
-
-
 def per_channel(node: Node, target: Target) -> bool:
     """Whether the weights of a node may have one scale per output channel."""
     return node.op not in MATRICES or target.per_channel_matrices
