@@ -86,7 +86,7 @@ def _read(model: Model, node: Node, tensor: str, others: Collection[str]) -> lis
         parts = [_behind(model, name, others) for name in node.outputs if name]
         return None if None in parts else [curve for part in parts for curve in part or ()]
     curve = _curve(model, node)
-    if curve is None or node.inputs.count(tensor) != 1 or node.inputs[0] != tensor:
+    if curve is None or node.inputs[0] != tensor:
         return None
     if node.op in GATES and _multiplied(model, node.output, tensor):
         return [Curve(curve.op, curve.given, gated=True)] if _is_gate(model, node.output, tensor) else None

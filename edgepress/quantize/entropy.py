@@ -9,10 +9,11 @@ the counts with what lies outside added, N all counts and M those inside, the di
 
     KL = (sum n' log n' - sum_levels M'_l log (M_l / k_l)) / N - log N + log M
 
-Three things differ from the source. Low and high are searched separately, in even ratios, then finer. Values at zero
-are on every grid and cost nothing, so the bin of zero counts no more than its neighbours (TensorRT does the same). And
-the divergence is taken behind the functions that read the tensor (``curves``): values that they send to the same of as
-many bins are one bin, the one nearest to zero, so what saturates may be clipped. Guarantee: the whole range is a
+Four things differ from the source. Low and high are searched separately, in even ratios, then finer. Values at zero
+are on every grid and cost nothing, so the bin of zero counts no more than its neighbours (TensorRT does the same). The
+divergence is taken behind the functions that read the tensor (``curves``): values that they send to the same of as
+many bins are one bin, the one nearest to zero, so what saturates may be clipped. And a range may be narrow, but not
+leave out more than a tenth of the values (the source keeps to 128 bins and more). Guarantee: the whole range is a
 candidate, so nothing that diverges more is returned; among equals it is the narrowest; an end at zero stays there.
 """
 
@@ -30,6 +31,8 @@ COARSE, FINE = 12, 2
 ROUNDS = 2
 EQUAL = 1e-9
 """Divergences this close are the same."""
+MOST_CLIPPED = 0.1
+"""Share of the values that may lie outside: with nearly all of them in one bin, P and Q are the same again."""
 
 
 def least_divergence(
@@ -100,7 +103,7 @@ def _best(edges: np.ndarray, counts: np.ndarray, first: np.ndarray, last: np.nda
 
 
 def divergences(edges: np.ndarray, counts: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """KL(P || Q) of the grids over the bins ``first .. last - 1`` and zero; infinite where P is and Q is not."""
+    """KL(P || Q) of the grids over the bins ``first .. last - 1`` and zero; infinite where it is, or too much is out."""
     first, last = np.broadcast_arrays(first, last)
     sums = [np.append(0.0, np.cumsum(values)) for values in (counts, counts > 0, _xlogx(counts))]
     borders = _borders(edges, first, last)
@@ -116,7 +119,7 @@ def divergences(edges: np.ndarray, counts: np.ndarray, first: np.ndarray, last: 
     inside, total = sums[0][last] - sums[0][first], max(sums[0][-1], 1.0)
     found = (own - crossed) / total - np.log(total) + np.log(np.maximum(inside, 1))
     lost = ((below > 0) & (counts[first] == 0)) | ((above > 0) & (counts[last - 1] == 0))
-    return np.where(lost, np.inf, found)
+    return np.where(lost | (below + above > MOST_CLIPPED * total), np.inf, found)
 
 
 def _borders(edges: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
