@@ -11,6 +11,14 @@ from edgepress.quantize.blocked import blocked, blocked_candidates
 from edgepress.quantize.dynamic import dynamic, dynamic_candidates
 from edgepress.quantize.equalize import equalize
 from edgepress.quantize.fusion import unfused
+from edgepress.quantize.overrides import (
+    Overrides,
+    activation_ranges,
+    read_overrides,
+    to_json,
+    weight_levels,
+    weight_scales,
+)
 from edgepress.quantize.qdq import quantize, quantize_refusal
 from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
 from edgepress.quantize.recurrent import recurrent, recurrent_candidates
@@ -23,8 +31,10 @@ from edgepress.quantize.weights import Rounded, bias_correction, round_weights
 __all__ = [
     "Histogram",
     "Observations",
+    "Overrides",
     "Range",
     "Rounded",
+    "activation_ranges",
     "activations_to_observe",
     "bias_correction",
     "blocked",
@@ -37,6 +47,7 @@ __all__ = [
     "quantize",
     "quantize_refusal",
     "ranges",
+    "read_overrides",
     "recurrent",
     "recurrent_candidates",
     "round_weights",
@@ -47,5 +58,8 @@ __all__ = [
     "stored",
     "table_candidates",
     "tables",
+    "to_json",
     "unfused",
+    "weight_levels",
+    "weight_scales",
 ]
