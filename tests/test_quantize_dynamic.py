@@ -24,7 +24,7 @@ from sequence_models import (
 
 from edgepress.errors import ModelError
 from edgepress.model import Model
-from edgepress.quantize.dynamic import dynamic, dynamic_candidates
+from edgepress.quantize.dynamic import MISREAD, dynamic, dynamic_candidates
 from edgepress.quantize.weights import Rounded, round_weights
 
 ROWS, DEPTH, WIDTH = 20, 96, 24
@@ -92,6 +92,28 @@ def test_a_bias_that_cannot_be_fused_is_added_behind(body: str, inputs: str) -> 
     given = feed("M,96") | ({"c": normal(WIDTH)} if inputs else {})
     made = dynamic(model, products(model))
     assert fused(made, "DynamicQuantizeMatMul") == fused(made, "Add") == 1
+    assert noise(model, made, given) > 35
+
+
+@pytest.mark.parametrize("call", ["Add(h, c)", "Add(c, h)"])
+@pytest.mark.parametrize(
+    ("width", "constant", "reason"),
+    [(8, (8,), ""), (8, (1, 8), ""), (8, (1, 1, 8), MISREAD), (1, (5,), MISREAD), (8, (1,), ""), (8, (6, 1), "")],
+)
+def test_what_onnxruntime_would_misread_stays_float(
+    width: int, constant: tuple[int, ...], reason: str, call: str
+) -> None:
+    axes = "P,Q,R" if len(constant) == 3 else "P,Q"
+    constants = {"w": normal(64, width), "c": normal(*constant)}
+    model = text(f"(float[M,64] x) => (float[{axes}] y) {{ h = MatMul(x, w) y = {call} }}", arrays=constants)
+    assert dynamic_candidates(model) == {"MatMul.0": reason}
+    if reason:
+        with pytest.raises(ModelError, match=f"'MatMul.0' cannot be quantized: {reason}"):
+            dynamic(model, ["MatMul.0"])
+        return
+    made, given = dynamic(model, ["MatMul.0"]), {"x": normal(6, 64, seed=4)}
+    assert fused(made) == (1 if constant[-1] == width else 2)
+    assert same_interface(model, made)
     assert noise(model, made, given) > 35
 
 

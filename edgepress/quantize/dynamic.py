@@ -4,7 +4,7 @@
     y = float(MatMulInteger(q, W8, z)) * (s * w) [+ b]        w[o] = max |W[:, o]| / limit
 
 This is the form that onnxruntime 1.31 fuses to one DynamicQuantizeMatMul (dynamic_quantize_matmul_fusion.cc); products
-that read the same x share its q and become a MatMulIntegerToFloat each. The bias has to stand on the right of its Add.
+that read the same x share its q and become a MatMulIntegerToFloat each. A bias has to stand on the right of its Add.
 No samples are needed. What it takes of float's time depends on K and on how many rows share the cost of rounding them
 (``FLOORS``, from benchmarks/transformers.py). Guarantees: graph outputs keep their names and types; weights within half
 a step, one step for every output channel.
@@ -31,6 +31,8 @@ FLOORS = ((256, 1), (128, 16), (64, 64))
 LEAST_OPSET = 11
 """The first operator set with DynamicQuantizeLinear."""
 
+MISREAD = "onnxruntime would take what is added to it for its bias"
+
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NONE: Mapping[str, Rounded] = MappingProxyType({})
 
@@ -51,6 +53,8 @@ def _reason(model: Model, each: Node, sizes: Mapping[str, int]) -> str:
     made = product(model, each)
     if isinstance(made, str):
         return made
+    if _misread(model, made):
+        return MISREAD
     depth, (count, certain) = made.weight.shape[0], rows(model, each, sizes)
     least = next((fewest for channels, fewest in FLOORS if depth >= channels), None)
     if least is None:
@@ -70,15 +74,18 @@ def dynamic(model: Model, nodes: Collection[str], limit: int = 127, rounded: Map
     Raises:
         ModelError: a node of that name does not exist or is no product with constant weights, or an old operator set.
     """
-    draft = Draft(model, least_opset=LEAST_OPSET)
+    draft, stated = Draft(model, least_opset=LEAST_OPSET), typed(model)
     chosen = {name: chosen_product(model, name) for name in sorted(nodes)}
+    for name, found in chosen.items():
+        if _misread(stated, found):
+            raise ModelError(f"Node {name!r} cannot be quantized: {MISREAD}.")
     shared: dict[str, list[str]] = {}
     for each in model.nodes:  # in graph order: the first reader of a tensor quantizes it for all
         if each.name in chosen:
             found = chosen[each.name]
             weight = _integers(found, limit, rounded.get(each.name))
             draft.replace(each, [*_activation(draft, each.inputs[0], shared), *_written(draft, found, weight, shared)])
-            _bias_on_the_right(draft, each.output)
+            _bias_on_the_right(draft, found)
     return draft.finish()
 
 
@@ -134,11 +141,30 @@ def _bias(draft: Draft, found: Product, weight: Rounded) -> str:
     return found.bias if values is None else draft.constant(f"{found.node.name}/b", values.astype(np.float32))
 
 
-def _bias_on_the_right(draft: Draft, tensor: str) -> None:
-    """Exchange the sides of an Add whose bias is on the left, where older exporters write it."""
-    readers = draft.model.consumers(tensor)
-    if len(readers) != 1 or readers[0].op != "Add" or tensor in draft.model.outputs:
-        return
-    left, right = readers[0].inputs
-    if right == tensor and left in draft.model.constants:
-        draft.replace(readers[0], [node("Add", [right, left], readers[0].outputs, name=readers[0].name)])
+def _bias_behind(model: Model, found: Product) -> tuple[Node, str] | None:
+    """The Add of a constant that alone reads a product, and the constant: onnxruntime takes it for a bias."""
+    output = found.node.output
+    readers = model.consumers(output)
+    if len(readers) != 1 or readers[0].op != "Add" or output in model.outputs:
+        return None
+    other = next((name for name in readers[0].inputs if name != output), output)
+    values = model.constants.get(other)
+    row = values is not None and values.ndim > 0 and values.size == values.shape[-1] > 1
+    return (readers[0], other) if row else None
+
+
+def _misread(model: Model, found: Product) -> bool:
+    """Whether that constant gives the result more axes or columns, which onnxruntime would overlook."""
+    behind = _bias_behind(model, found)
+    if behind is None:
+        return False
+    values, known = model.constants[behind[1]], model.types.get(found.node.inputs[0])
+    rank = len(known.shape) if known is not None and known.shape is not None else 1
+    return values.ndim > rank or values.size != found.weight.shape[1]
+
+
+def _bias_on_the_right(draft: Draft, found: Product) -> None:
+    behind = _bias_behind(draft.model, found)
+    if behind is not None:
+        add, constant = behind
+        draft.replace(add, [node("Add", [found.node.output, constant], add.outputs, name=add.name)])
