@@ -103,7 +103,7 @@ def _best(edges: np.ndarray, counts: np.ndarray, first: np.ndarray, last: np.nda
 
 
 def divergences(edges: np.ndarray, counts: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """KL(P || Q) of the grids over the bins ``first .. last - 1`` and zero; infinite where it is, or too much is out."""
+    """KL(P || Q) of the grids over the bins ``first .. last - 1`` and zero; infinite where it is or too much is out."""
     first, last = np.broadcast_arrays(first, last)
     sums = [np.append(0.0, np.cumsum(values)) for values in (counts, counts > 0, _xlogx(counts))]
     borders = _borders(edges, first, last)
