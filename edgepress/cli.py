@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from edgepress import __version__, targets
-from edgepress.errors import BudgetMissed, EdgepressError, OutputError
+from edgepress.errors import BudgetMissed, DataError, EdgepressError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +93,19 @@ _debug_option = click.option(
 _quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
 
 
+_width_options = (
+    click.option("--bits", metavar="N|auto", help="Width of the weights; auto: its own for each layer.  [default: 8]"),
+    click.option("--activations", type=click.Choice(("8", "16", "float")), default="8", show_default=True,
+                 help="Width of activations; 16 on accelerators only."),
+    click.option("--fixed-point", is_flag=True, help="Weight scales are powers of two."),
+    click.option("--codebooks", is_flag=True, help="Levels of few-bit weights lie where the weights are."),
+    click.option("--equalize", is_flag=True, help="Also try to even out neighbouring layers."),
+    click.option("--keep-float", multiple=True, metavar="NODE", help="A node that stays float; may be repeated."),
+    click.option("--min-ort", default="", metavar="VERSION", help="Oldest onnxruntime that must load the result."),
+    click.option("--overrides", metavar="JSON", help="onnxruntime's TensorQuantOverrides to start from."),
+)  # fmt: skip
+
+
 @click.group(cls=_Edgepress, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edgepress")
 def main() -> None:
@@ -106,28 +119,25 @@ def main() -> None:
     """  # noqa: D301  (click wants a real backspace before lines it must not fold)
 
 
-@main.command(short_help="Compress a model as far as its quality is kept.")
-@_model
-@_options(
-    _data,
+_limit_options = (
     click.option("-o", "--output", type=PATH, help="Where to write.  [default: MODEL.edge.onnx in this folder]"),
     click.option("--max-drop", default=1.0, show_default=True, metavar="POINTS", help="Accuracy that may be lost."),
     click.option("--min-sqnr", default=20.0, show_default=True, metavar="DB", help="Least SQNR (no classifier)."),
     click.option("--eval-data", metavar="SRC", help="Other samples to judge quality by.  [default: hold out a part]"),
     _recipe,
     click.option("--task", type=click.Choice(("auto", "classify", "regress")), default="auto", show_default=True),
-    click.option("--mac-ratio", type=float, metavar="R", help="Multiply-adds to reach, as a share of the original's."),
-    click.option("--size-ratio", type=float, metavar="R", help="File size to reach, as a share of the original's."),
-    click.option("--speedup", type=float, metavar="X", help="Speed-up to reach, 2 for half the time."),
-    click.option("--no-prune", is_flag=True, help="Remove no channels."),
-    click.option("--no-quantize", is_flag=True, help="Keep float weights."),
+)
+_size_ratio = click.option(
+    "--size-ratio", type=float, metavar="R", help="File size to reach, as a share of the original's."
+)
+_speedup = click.option("--speedup", type=float, metavar="X", help="Speed-up to reach, 2 for half the time.")
+_run_options = (
     click.option(
-        "--target", type=click.Choice(("auto", *targets.TARGETS)), default="auto", show_default=True,
-        help="Kind of CPU to choose widths and weight ranges for.",
+        "--target", default="auto", show_default=True, metavar="NAME",
+        help=f"Kind of processor to make it for: {', '.join(targets.TARGETS)}.",
     ),
     click.option("--threads", type=int, metavar="N", help="Threads to time with, beside 1."),
     _workers,
-    click.option("--width-multiple", type=int, metavar="M", help="Keep multiples of M channels.  [default: target's]"),
     click.option("--seed", default=0, show_default=True, help="Seed of the split and of the order of timing."),
     click.option("--dry-run", is_flag=True, help="Decide and report, write nothing."),
     _quiet,
@@ -135,18 +145,50 @@ def main() -> None:
     _json,
     _debug_option,
 )  # fmt: skip
+
+
+@main.command(short_help="Compress a model as far as its quality is kept.")
+@_model
+@_options(
+    _data,
+    *_limit_options,
+    click.option("--mac-ratio", type=float, metavar="R", help="Multiply-adds to reach, as a share of the original's."),
+    _size_ratio,
+    _speedup,
+    click.option("--no-prune", is_flag=True, help="Remove no channels."),
+    click.option("--no-quantize", is_flag=True, help="Keep float weights."),
+    click.option("--width-multiple", type=int, metavar="M", help="Keep multiples of M channels.  [default: target's]"),
+    *_width_options,
+    *_run_options,
+)
 def compress(model: Path, output: Path | None, quiet: bool, verbose: bool, as_json: bool, **settings: Any) -> None:
     """Compress MODEL as far as the samples of --data show that quality is kept."""
+    settings |= {"prune": not settings.pop("no_prune"), "quantize": not settings.pop("no_quantize")}
+    _compress(model, output, settings, quiet=quiet, verbose=verbose, as_json=as_json)
+
+
+@main.command(short_help="Quantize a model as far as its quality is kept.")
+@_model
+@_options(_data, *_limit_options, _size_ratio, _speedup, *_width_options, *_run_options)
+def quantize(model: Path, output: Path | None, quiet: bool, verbose: bool, as_json: bool, **settings: Any) -> None:
+    """Quantize MODEL: weights and activations become integers where that keeps quality and is not slower."""
+    if settings["data"] is None:
+        raise DataError("Quantizing needs samples of what the model will meet: give them by --data.")
+    _compress(model, output, {**settings, "prune": False}, quiet=quiet, verbose=verbose, as_json=as_json)
+
+
+def _compress(
+    model: Path, output: Path | None, settings: dict[str, Any], *, quiet: bool, verbose: bool, as_json: bool
+) -> None:
     from edgepress import pipeline
     from edgepress.report.result import Report
     from edgepress.request import Request, check_input, check_output, default_output
 
-    settings |= {"prune": not settings.pop("no_prune"), "quantize": not settings.pop("no_quantize")}
     place = None if settings["dry_run"] else output or default_output(model)
     request = Request(model=model, output=place, **settings)
     check_input(model)
     if place is not None:
-        check_output(model, place, others=_files(request.data, request.eval_data, request.recipe))
+        check_output(model, place, others=_files(request.data, request.eval_data, request.recipe, request.overrides))
     try:
         report = pipeline.compress(request, progress=_listener(quiet))
     except BudgetMissed as missed:

@@ -17,9 +17,10 @@ INT8: Final = 255
 LADDER = (3, 4, 5, 6, 7, 9, 11, 16, 22, 32, 64, 128, INT8)
 """Counts of levels that the allocation of bits chooses from, rising."""
 
+
 NAMED = {1.6: 3, 2.0: 4, 2.3: 5, 2.6: 6, 2.8: 7, 3.0: 8, 3.2: 9, 3.5: 11, 4.0: 16, 4.5: 22, 5.0: 32, 6.0: 64, 7.0: 128,
          8.0: INT8}  # fmt: skip
-"""Levels by the bits that ``--bits`` takes."""
+"""Levels by the bits that they are called."""
 
 
 def bounds(levels: int) -> tuple[int, int]:

@@ -38,14 +38,17 @@ class Quantization:
         float_nodes: names of weighted nodes that stay float.
         weight_limit: largest ``|int8 weight|``.
         repair: match mean and standard deviation of every weighted output after rounding.
-        compute: ``int8``, or ``float``: weights are stored as integers and multiplied out once, when the file is loaded.
-        rounding: ``nearest``, or ``joint``: layer by layer, least squares toward the original and second-order rounding.
+        compute: ``int8``, or ``float``: weights are stored as integers and multiplied out once, when the file is
+            loaded.
+        rounding: ``nearest``, or ``joint``: layer by layer, least squares toward the original and second-order
+            rounding.
         scales: ``free``, or ``power-of-two``: every weight scale is one (fixed point, Qm.n).
         levels: by node, how many values a weight may take (3 to 128); nodes that are missing have all of int8.
         codebooks: nodes whose levels lie where the weights are (k-means), not at equal distances.
         equalize: even out the ranges of neighbouring layers first (cross-layer equalization).
         dynamic: nodes whose activations are quantized as they come, not with fixed ranges.
         blocked: MatMul nodes with 4-bit weights in blocks of their input channels.
+        activation_bits: of activations that are integers: 8, or 16 on targets that run it.
         min_ort: the oldest onnxruntime that must load the file, such as ``1.24``; empty for what int8 needs.
     """
 
@@ -62,6 +65,7 @@ class Quantization:
     equalize: bool = False
     dynamic: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+    activation_bits: int = 8
     min_ort: str = ""
 
 
@@ -177,6 +181,7 @@ def _quantization(raw: dict[str, Any]) -> Quantization:
         _demand(getattr(made, name) in choices, f"{name} is neither {' nor '.join(map(repr, choices))}")
     _demand(_number(made.percentile) and 50 < made.percentile <= 100, "percentile is not within 50..100")
     _demand(_whole(made.weight_limit) and 1 <= made.weight_limit <= 127, "weight_limit is not within 1..127")
+    _demand(made.activation_bits in (8, 16), "activation_bits is neither 8 nor 16")
     for name in ("repair", "equalize"):
         _demand(isinstance(getattr(made, name), bool), f"{name} is neither true nor false")
     _demand(isinstance(made.min_ort, str), "min_ort is no text")

@@ -15,7 +15,10 @@ from pathlib import Path
 
 from edgepress import targets
 from edgepress.errors import InputError, ModelError, OutputError
+from edgepress.levels import NAMED
+from edgepress.targets import releases
 
+AUTO = "auto"
 TASKS = ("auto", "classify", "regress")
 SUFFIX = ".edge.onnx"
 
@@ -43,6 +46,15 @@ class Request:
         workers: threads for calibration; None leaves the choice to the pipeline.
         width_multiple: kept widths are multiples of this; None asks the target.
         seed: seed of the split and of the order of timing.
+        bits: width of the weights: ``auto``, or one of ``edgepress.levels.NAMED`` (8 is int8); None is 8, and auto
+            where ``size_ratio`` is given.
+        fixed_point: weight scales are powers of two.
+        codebooks: levels of few-bit weights lie where the weights are.
+        activations: ``8``, ``float`` (integers are stored only), or ``16`` on targets that run it.
+        equalize: also try evening out neighbouring layers.
+        keep_float: names of nodes that stay float.
+        min_ort: the oldest onnxruntime that must load the result; empty for what int8 needs.
+        overrides: JSON file with onnxruntime's TensorQuantOverrides; None for none.
         dry_run: decide and report, write nothing.
         bench_seconds: how long each round of timing lasts.
 
@@ -68,6 +80,14 @@ class Request:
     workers: int | None = None
     width_multiple: int | None = None
     seed: int = 0
+    bits: str | None = None
+    activations: str = "8"
+    fixed_point: bool = False
+    codebooks: bool = False
+    equalize: bool = False
+    keep_float: tuple[str, ...] = ()
+    min_ort: str = ""
+    overrides: str | None = None
     dry_run: bool = False
     bench_seconds: float = 8.0
 
@@ -87,11 +107,39 @@ class Request:
         _require(self.seed >= 0, "--seed", self.seed, "a whole number of 0 or more")
         _require(0 < self.bench_seconds < math.inf, "bench_seconds", self.bench_seconds, "a number above 0")
         targets.find(self.target)
+        releases.release(self.min_ort)
+        if self.bits is not None and self.bits != AUTO:
+            levels_of(self.bits)
+        widths = ("float", *map(str, targets.find(self.target).activation_bits))
+        _require(self.activations in widths, "--activations", self.activations, f"one of {', '.join(widths)}")
         for name, source in (("--data", self.data), ("--eval-data", self.eval_data), ("--recipe", self.recipe)):
             if source == "":  # an unset variable of a shell; as a path it would be the current folder
                 raise InputError(f"{name} is empty: give a path, or leave the option out.")
         if self.output is None and not self.dry_run:
             raise InputError("There is no place to write the result to: give a path with -o, or use --dry-run.")
+
+    @property
+    def mixed_widths(self) -> bool:
+        """Whether every layer gets a width of its own."""
+        return self.bits == AUTO or (self.bits is None and self.size_ratio is not None)
+
+    @property
+    def levels(self) -> int | None:
+        """How many values a weight may take, the same for all layers; None where that is not asked for."""
+        return None if self.bits is None or self.bits == AUTO else levels_of(self.bits)
+
+
+def levels_of(bits: str) -> int:
+    """The levels of a named width.
+
+    Raises:
+        InputError: no such width.
+    """
+    try:
+        return NAMED[float(bits)]
+    except (KeyError, ValueError):
+        known = ", ".join(f"{width:g}" for width in NAMED)
+        raise InputError(f"--bits is {bits}: give auto or one of {known}.") from None
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

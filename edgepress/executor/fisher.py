@@ -1,19 +1,19 @@
-"""Fisher information of activations: how much the answer feels an error at each output channel of a layer.
+"""Score gradients: how much the answer feels each activation, sample by sample.
 
-    G[c] = E over samples of  sum over positions of (d l / d y[c])^2
+    g = d l / d y          per sample, for every activation y that is asked for
 
-For a classifier ``l`` is the log-likelihood of a label drawn from the model's own answer at temperature T (the true Fisher,
-Tu 2016, section 2; Kunstner 2019 on why the label must be sampled), so no labels are needed; for other models ``l`` is the
-product of the outputs with Gaussian noise, whose squared gradients are the Gauss-Newton matrix of the squared error. A
-temperature above one spreads the labels of a confident network over its classes. Samples are independent, so one backward
-pass of a chunk gives the gradients of all its samples.
+For a classifier ``l`` is the log-likelihood of a label drawn from the model's own answer at temperature T, so that
+E[g g^T] is the true Fisher information (Tu 2016, section 2; Kunstner 2019 on why the label must be sampled) and no
+labels are needed; for other models ``l`` is the product of the outputs with Gaussian noise, which makes E[g g^T] the
+Gauss-Newton matrix of the squared error. A temperature above one spreads the labels of a confident network over its
+classes. Samples are independent, so one backward pass over a chunk gives the gradients of all its samples.
 
-Guarantees: deterministic for a seed; non-negative; float64 sums in chunk order.
+Guarantee: deterministic for a seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,50 +22,41 @@ from edgepress.executor.gradients import gradients
 from edgepress.executor.run import Executor
 
 TEMPERATURE = 4.0
-DRAWS = 1
 SMALLEST = 1e-7
 
+Arrays = Mapping[str, np.ndarray]
 
-def activation_fisher(
+
+def score_gradients(
     executor: Executor,
-    chunks: Sequence[Mapping[str, np.ndarray]],
-    channels: Mapping[str, int],
+    chunks: Iterable[Arrays],
+    tensors: Sequence[str],
     *,
     classifies: bool,
     temperature: float = TEMPERATURE,
-    draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """The Fisher information of each channel of some activations.
+) -> Iterator[tuple[Arrays, Arrays]]:
+    """Activations and their score gradients, chunk by chunk.
 
     Args:
         executor: the model; parity is the caller's business.
         chunks: inputs.
-        channels: activation -> the axis of its channels.
+        tensors: activations (graph inputs are allowed).
         classifies: the first output is logits or probabilities, ``[samples, classes]``.
         temperature: of the labels that are drawn.
-        draws: labels drawn for every sample.
         seed: of the draws.
-
-    Returns:
-        float64 ``[channels]`` by activation.
     """
     generator = torch.Generator().manual_seed(seed)
-    totals: dict[str, np.ndarray] = {}
-    samples = 0
+
+    def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return _likelihood(outputs, temperature, generator) if classifies else _noise(outputs, generator)
+
     for chunk in chunks:
-        samples += len(next(iter(chunk.values())))
-        for _ in range(draws):
-
-            def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-                return _likelihood(outputs, temperature, generator) if classifies else _noise(outputs, generator)
-
-            found = gradients(executor, chunk, loss, parameters=[], capture=list(channels))
-            for name, slope in found.tensor_gradients.items():
-                axes = [axis for axis in range(slope.ndim) if axis != channels[name] % slope.ndim]
-                square = slope.double().square().sum(axes).numpy()
-                totals[name] = totals[name] + square if name in totals else square
-    return {name: total / max(1, samples * draws) for name, total in totals.items()}
+        found = gradients(executor, chunk, loss, parameters=[], capture=list(tensors))
+        yield (
+            {name: tensor.numpy() for name, tensor in found.tensors.items()},
+            {name: tensor.numpy() for name, tensor in found.tensor_gradients.items()},
+        )
 
 
 def _likelihood(outputs: Mapping[str, torch.Tensor], temperature: float, generator: torch.Generator) -> torch.Tensor:

@@ -15,13 +15,15 @@ from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
-from edgepress.pipeline.build import integer, marked, pruned
-from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, integers, lossless, narrower
+from edgepress.pipeline.build import integer, marked, material, pruned
+from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, lossless, narrower
 from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
+from edgepress.pipeline.integers import distance, integers
 from edgepress.pipeline.listing import operators
+from edgepress.pipeline.lowbit import mixed
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import Findings, report
 from edgepress.plan import Plan
@@ -60,7 +62,8 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         return _hand_over(request, Findings.start(request, opened, normalized), recorder)
     with recorder.stage("baseline") as stage:
         context, refusals = context_of(request, normalized.model, opened.feed)
-        judged = Judge(context, limit_of(request, normalized.model, opened.feed, opened.evaluation))
+        limit = limit_of(request, normalized.model, opened.feed, opened.evaluation)
+        judged = Judge(context, limit, opened.model.size)
         cleaned = candidate(CLEANED, "cleaned fp32", context.model, (), judged(opened.model), context.grouping.sizes)
         stage.note(_baseline_note(context, cleaned.verdict))
     findings = Findings.start(request, opened, normalized, context, refusals)
@@ -90,12 +93,26 @@ def _candidates(
     if request.quantize and quantize_refusal(context.model) is None:
         with recorder.stage("quantize") as stage:
             sources = [cleaned, *found[-QUANTIZED_WIDTHS:]]
-            quantized = [item for source in sources for item in integers(context, source, judged)]
+            quantized = [item for source in sources for item in _quantized(request, context, judged, source)]
             found = [*found, *quantized]
             stage.note(
                 f"{len(quantized)} int8 forms, {sum(item.verdict.acceptable for item in quantized)} keep the quality"
             )
     return found, analysis
+
+
+def _quantized(request: Request, context: Context, judged: Judge, source: Candidate) -> list[Candidate]:
+    """Integer forms of one float candidate, of the width that is asked for."""
+    found = integers(context, source, judged, request)
+    if not request.mixed_widths:
+        return found
+    wide = min(
+        (item for item in found if item.quantization and item.quantization.compute == "int8"),
+        key=lambda item: distance(item.verdict),
+        default=found[0],
+    )
+    goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
+    return [*found, *mixed(context, source, judged, request, wide, goal)]
 
 
 def _verify(
@@ -206,7 +223,9 @@ def apply(
             raise PlanError("The plan was made with other settings of edgepress: make a new plan with this version.")
         check_decisions(context, decisions)
         built = pruned(context, decisions.cuts)
-        built = built if decisions.quantization is None else integer(context, built, decisions.quantization)
+        if decisions.quantization is not None:
+            made = material(context, decisions.cuts, built, decisions.quantization)
+            built = integer(context, made, decisions.quantization)
     finished = marked(built, decisions)
     finished.save(output)
     return Applied(str(output), finished.size, f"plan {plan.name} applied")

@@ -1,4 +1,4 @@
-"""Carry decisions out: cuts to a smaller float model, quantization settings to an int8 model.
+"""Carry decisions out: cuts to a smaller float model, quantization settings to a model of integers.
 
 ``compress`` tries decisions with these two functions and ``apply`` replays them: one code path, so a plan gives the
 same bytes again.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 
 from edgepress import __version__
+from edgepress.levels import INT8
 from edgepress.model import Model
 from edgepress.ops.weighted import output_axis
 from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_of
@@ -25,10 +27,11 @@ from edgepress.quantize import (
     observe,
     quantize,
     ranges,
-    round_weights,
 )
+from edgepress.quantize.equalize import equalize
+from edgepress.quantize.joint import Joint, Wanted, round_nearest
 from edgepress.quantize.repair import repair
-from edgepress.surgery.cut import cut
+from edgepress.surgery.cut import Cutting, cut
 from edgepress.surgery.fold import fold
 from edgepress.surgery.oracle import check_cut
 
@@ -55,11 +58,19 @@ def mark_bytes(cuts: Sequence[Cut], quantization: Quantization | None) -> int:
 
 def pruned(context: Context, cuts: Sequence[Cut]) -> Model:
     """Remove channels, prove the removal exact in onnxruntime, and redistribute."""
-    if not cuts:
-        return context.model
+    return _folded(context, _cutting(context, cuts)) if cuts else context.model
+
+
+def _cutting(context: Context, cuts: Sequence[Cut]) -> Cutting:
+    """The model without the channels, proved to be exact."""
     removed = {entry.group: entry.removed for entry in cuts}
     cutting = cut(context.model, context.grouping, removed)
-    check_cut(context.model, context.grouping, removed, cutting, inputs_of(context.fit, ORACLE_SAMPLES))
+    if cuts:
+        check_cut(context.model, context.grouping, removed, cutting, inputs_of(context.fit, ORACLE_SAMPLES))
+    return cutting
+
+
+def _folded(context: Context, cutting: Cutting, finish: Joint | None = None) -> Model:
     return fold(
         context.model,
         cutting,
@@ -67,42 +78,88 @@ def pruned(context: Context, cuts: Sequence[Cut]) -> Model:
         positions=context.sweep_positions,
         seed=context.seed,
         workers=context.workers,
+        finish=finish,
     )
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an integer model is made of.
+
+    Attributes:
+        model: the float model, with the weights and biases that rounding left where it changed them.
+        weights: integer weights by node.
+        seen: what its activations do.
+    """
+
+    model: Model
+    weights: Mapping[str, Rounded]
+    seen: Observations
+
+
+def material(context: Context, cuts: Sequence[Cut], model: Model, settings: Quantization) -> Material:
+    """Round the weights of a float model, which the cuts have made of the context's, and observe it.
+
+    Depends on the rounding, scales, levels, codebooks, float nodes and weight limit of the settings only.
+    """
+    if settings.rounding == "joint" and context.sweep_samples:
+        joint = Joint((cutting := _cutting(context, cuts)).model, _wanted(cutting.model, settings))
+        made = _folded(context, cutting, joint)
+        left = _nearest(made, settings, except_for=joint.rounded)
+        return Material(made, {**left, **joint.rounded}, observed(context, made))
+    source = equalize(model) if settings.equalize else model
+    seen = observed(context, source)
+    return Material(source, rounded(context, source, settings, seen), seen)
+
+
+def _wanted(model: Model, settings: Quantization) -> dict[str, Wanted]:
+    """How the nodes with float32 weights are rounded."""
+    return {
+        node.name: Wanted(
+            levels=settings.levels.get(node.name, INT8),
+            limit=settings.weight_limit,
+            power_of_two=settings.scales == "power-of-two",
+            uneven=node.name in settings.codebooks,
+            repair=settings.repair,
+        )
+        for node in model.nodes
+        if node.name not in settings.float_nodes and has_float32_weight(model, node)
+    }
+
+
+def integer(context: Context, made: Material, settings: Quantization) -> Model:
+    """The model of integers."""
+    return quantize(made.model, ranges(made.seen, settings), made.weights, settings, context.target)
 
 
 def observed(context: Context, model: Model) -> Observations:
     """Ranges and histograms of every activation that may carry a Q."""
-    return observe(model, first(context.fit, QUANTIZE_SAMPLES), activations_to_observe(model, ()))
-
-
-def integer(
-    context: Context,
-    model: Model,
-    settings: Quantization,
-    seen: Observations | None = None,
-    weights: Mapping[str, Rounded] | None = None,
-) -> Model:
-    """The int8 form of a float model; ``seen`` and ``weights`` save observing and rounding it again."""
-    seen = observed(context, model) if seen is None else seen
-    weights = rounded(context, model, settings, seen) if weights is None else weights
-    return quantize(model, ranges(seen, settings), weights, settings, context.target)
+    return observe(model, first(context.fit, QUANTIZE_SAMPLES), activations_to_observe(model, (), context.target))
 
 
 def rounded(context: Context, model: Model, settings: Quantization, seen: Observations) -> dict[str, Rounded]:
-    """Rounded weights, repaired by sweep where the executor runs the model, else by analytic bias correction.
+    """Weights rounded to the nearest, repaired by sweep where the executor runs the model, else by bias correction.
 
-    Depends on the float nodes and the weight limit of the settings only. Nodes that the target's rules keep float are
-    rounded too: their weights are stored as int8. Weights of other types than float32 stay as they are.
+    Nodes that the target's rules keep float are rounded too: their weights are stored as integers. Weights of other
+    types than float32 stay as they are.
     """
-    kept = set(settings.float_nodes)
-    found = {}
-    for node in model.nodes:
-        if node.name not in kept and has_float32_weight(model, node):
-            axis = output_axis(node.op, node.attributes)
-            found[node.name] = round_weights(model.constants[node.inputs[1]], axis, settings.weight_limit)
+    found = _nearest(model, settings)
     if settings.repair and context.sweep_samples:
         return repair(model, found, context.repair_chunks, workers=context.workers)
     return {name: _bias_corrected(model, name, item, seen) for name, item in found.items()}
+
+
+def _nearest(
+    model: Model, settings: Quantization, except_for: Mapping[str, Rounded] | None = None
+) -> dict[str, Rounded]:
+    """Every weight that is to be rounded, to the nearest."""
+    found = {}
+    for name, wanted in _wanted(model, settings).items():
+        if name not in (except_for or {}):
+            node = model.node(name)
+            axis = output_axis(node.op, node.attributes)
+            found[name] = round_nearest(model.constants[node.inputs[1]], axis, wanted)
+    return found
 
 
 def _bias_corrected(model: Model, name: str, item: Rounded, seen: Observations) -> Rounded:

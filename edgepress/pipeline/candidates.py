@@ -1,16 +1,12 @@
-"""Candidates: float models along the ladder of widths, and their int8 forms, each judged on hold-out samples.
+"""Candidates: models that could be handed over, each judged on hold-out samples; float ones along the ladder of widths.
 
 Pruning: the states that the greedy allocation passes are bisected for the strongest one whose model is acceptable;
-the milder ones tried on the way are kept as well, because on some CPUs a milder cut in int8 is as fast. Int8:
-ranges by minmax or percentile, whichever keeps the answers closer; when that is not close enough a growing prefix
-of layers stays float (the layers next to the input feed all others), each length that helps is kept and timed.
-Where the CPU is no faster in int8 the weights are stored as int8 and the arithmetic stays float: a quarter of the
-file at the speed of float.
+the milder ones tried on the way are kept as well, because on some CPUs a milder cut in int8 is as fast. Integer forms
+are in :mod:`edgepress.pipeline.integers`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,25 +14,16 @@ import numpy as np
 
 from edgepress.calibrate.run import outputs
 from edgepress.model import Model
-from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.analysis import Analysis
 from edgepress.pipeline.answers import compared
-from edgepress.pipeline.build import integer, mark_bytes, observed, pruned, rounded
+from edgepress.pipeline.build import mark_bytes, pruned
 from edgepress.pipeline.context import Context
 from edgepress.plan import Cut, Quantization
 from edgepress.planner import Widths, count_macs, removed_channels
 from edgepress.quality import Comparison, Limit, Verdict, judge
-from edgepress.quantize import stays_float
 
 CLOSE_COST = 0.04
 """Bisection stops when an accepted and a refused state differ by no more than this share of their cost."""
-
-PREFIXES = (1, 3, 5, 9, 13)
-"""How many weighted layers next to the input may stay float."""
-
-CLOSE_KL = 0.01
-CLOSE_SQNR = 30.0
-"""Closer than this, no float prefix is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +49,9 @@ class Candidate:
 class Judge:
     """Compares candidates with the original model on the hold-out samples."""
 
-    def __init__(self, context: Context, limit: Limit) -> None:
-        """Judge by the hold-out samples of the context, against a limit."""
-        self.context, self.limit = context, limit
+    def __init__(self, context: Context, limit: Limit, original_bytes: int) -> None:
+        """Judge by the hold-out samples of the context, against a limit; ``original_bytes``: of the file as it came."""
+        self.context, self.limit, self.original_bytes = context, limit, original_bytes
 
     def __call__(self, model: Model) -> Verdict:
         """The verdict on a model."""
@@ -158,58 +145,3 @@ def _bisect(acceptable: Callable[[int], bool], depths: np.ndarray) -> None:
             low = middle
         else:
             high = middle
-
-
-def integers(context: Context, source: Candidate, judged: Judge) -> list[Candidate]:
-    """Int8 forms of a float candidate: best ranges, then growing float prefixes while that helps, then stored only."""
-    seen = observed(context, source.model)
-    base = Quantization(weight_limit=context.target.weight_limit, repair=bool(context.sweep_samples))
-    weights = rounded(context, source.model, base, seen)
-
-    def make(settings: Quantization) -> Candidate:
-        same = weights if not settings.float_nodes else None
-        model = integer(context, source.model, settings, seen, same)
-        name, label = _names(source, settings)
-        verdict = judged(model)
-        return dataclasses.replace(source, name=name, label=label, model=model, quantization=settings, verdict=verdict)
-
-    best = min(
-        (make(base), make(dataclasses.replace(base, ranges="percentile"))), key=lambda item: distance(item.verdict)
-    )
-    found, settings = [best], best.quantization or base
-    order = _quantized_order(context, source.model)
-    for length in PREFIXES:
-        if length >= len(order) or close(found[-1].verdict, source.verdict):
-            break
-        found.append(make(dataclasses.replace(settings, float_nodes=tuple(order[:length]))))
-    found.append(make(dataclasses.replace(base, compute="float")))
-    return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
-
-
-def _names(source: Candidate, settings: Quantization) -> tuple[str, str]:
-    """Name and label of an int8 form."""
-    before = "pruned " if source.cuts else ""
-    if settings.compute == "float":
-        return f"{source.name}-stored", f"{before}fp32, weights stored as int8"
-    if not settings.float_nodes:
-        return f"{source.name}-int8", f"{before}int8"
-    count = len(settings.float_nodes)
-    return f"{source.name}-int8-float{count}", f"{before}int8, first {count} layers float"
-
-
-def distance(verdict: Verdict) -> float:
-    """How far a candidate's answers are from the original's: KL, or noise to signal."""
-    return -verdict.sqnr if verdict.measure == "sqnr" else verdict.kl
-
-
-def close(verdict: Verdict, source: Verdict) -> bool:
-    """Rounding costs so little, beside what pruning has cost already, that more float layers are not worth trying."""
-    if verdict.measure == "sqnr":
-        return verdict.sqnr >= min(CLOSE_SQNR, source.sqnr - 1)
-    return verdict.kl <= max(CLOSE_KL, 1.25 * source.kl)
-
-
-def _quantized_order(context: Context, model: Model) -> list[str]:
-    """Weighted nodes in graph order that would be int8 by the target's rules."""
-    kept = stays_float(model, context.target)
-    return [node.name for node in model.nodes if node.op in WEIGHTED and node.name not in kept]

@@ -2,9 +2,9 @@
 
     minimize  sum_l error[l, L_l]   with   sum_l bytes[l, L_l] <= budget
 
-For a price mu of a byte every layer takes ``argmin error + mu bytes`` on its own; mu is found by bisection (Everett 1963;
-Shoham & Gersho 1988). The error of a layer is what rounding costs the answer, half the Fisher-weighted squared error of
-its outputs (Tu 2016: more bits where Fisher information is higher).
+For a price mu of a byte every layer takes ``argmin error + mu bytes`` on its own; mu is found by bisection (Everett
+1963; Shoham & Gersho 1988). The error of a layer is what rounding costs the answer, half the Fisher-weighted squared
+error of its outputs (Tu 2016: more bits where Fisher information is higher).
 Guarantee: never above the budget, unless the smallest choice of every layer is.
 """
 

@@ -1,12 +1,13 @@
 """Non-uniform levels: a codebook for each layer, its values where the weights are.
 
-Weighted k-means (Lloyd 1982; Han 2016, Deep Compression; the weights of Tu 2016 are Fisher information) on the weights of
-all rows, each row in units of its own scale::
+Weighted k-means (Lloyd 1982; Han 2016, Deep Compression; the weights of Tu 2016 are Fisher information) on the weights
+of all rows, each row in units of its own scale::
 
     centre_c = sum over weights in c of h_k (w / s) / sum of h_k          rounded to int8
 
-``h_k`` is the mean square of a weight's input: what an error of it costs. Centres start at equal shares of the cumulated
-cost^(1/3) of the weights (the density that minimizes the error for many levels, Bennett 1948) and move for ``ROUNDS``.
+``h_k`` is the mean square of a weight's input: what an error of it costs. Centres start at equal shares of the
+cumulated cost^(1/3) of the weights (the density that minimizes the error for many levels, Bennett 1948) and move for
+``ROUNDS``.
 Guarantee: at most ``levels`` different whole numbers within the limit, zero among them.
 """
 

@@ -39,6 +39,11 @@ class Grid:
         """Type of the integers, and of the zero point."""
         return np.uint8 if self.bits == 8 else np.uint16
 
+    def whole(self, values: np.ndarray) -> np.ndarray:
+        """The integers nearest to some values, of the grid's type."""
+        top = np.iinfo(self.dtype).max
+        return np.asarray(np.clip(np.rint(values.astype(np.float64) / self.scale) + self.zero, 0, top), self.dtype)
+
 
 def grid_of(given: Range, bounds: tuple[float, float] | None = None, bits: int = 8) -> Grid:
     """The grid that covers a range and zero; behind a Clip it must not reach over the bounds."""

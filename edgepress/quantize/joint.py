@@ -1,7 +1,7 @@
 """The joint pass: every layer is refitted, rounded and matched before the layers behind it are looked at.
 
-One sweep over both networks (``surgery.fold``). Inputs come from the network that is already compressed, targets from the
-original, so a layer makes up for pruning and rounding before it. For each layer::
+One sweep over both networks (``surgery.fold``). Inputs come from the network that is already compressed, targets from
+the original, so a layer makes up for pruning and rounding before it. For each layer::
 
     W*   ridge least squares toward the original outputs                       (fold)
     q    second-order rounding of W* under the Gram of these same inputs       (rounding)
@@ -24,10 +24,10 @@ import numpy as np
 from edgepress.calibrate.fits import Fit
 from edgepress.calibrate.statistics import Gram
 from edgepress.calibrate.views import Source
+from edgepress.levels import INT8, within
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.quantize.codebooks import codebook
-from edgepress.quantize.levels import INT8, within
 from edgepress.quantize.repair import LIMITS, Matcher
 from edgepress.quantize.rounding import Factor, Grid, obs
 from edgepress.quantize.scales import best_scales, half, power_of_two
@@ -88,8 +88,8 @@ class Joint:
         node: Node = seen.node
         if node.name not in self.wanted or node.name in self.rounded or node.op not in WEIGHTED:
             return {}
-        wanted = self.wanted[node.name]
-        item = round_weights(seen.parameters[node.inputs[1]], output_axis(node.op, node.attributes), wanted.limit)
+        axis = output_axis(node.op, node.attributes)
+        item = round_nearest(seen.parameters[node.inputs[1]], axis, self.wanted[node.name])
         if self._matcher is None:
             self._matcher = Matcher(self.model)
         self.rounded[node.name], arrays = self._matcher.match(seen, item)
@@ -141,7 +141,7 @@ def round_matrix(matrix: np.ndarray, moments: Gram, wanted: Wanted, *, biases: i
     weight, gram = matrix[:, :columns], moments.inner[:columns, :columns] / moments.rows
     mean = moments.inner[:columns, -1] / moments.rows if biases == 1 else None
     spread = gram if mean is None else gram - np.outer(mean, mean)
-    grid = _grid(weight, spread, wanted)
+    grid = _grid(weight, np.maximum(np.diag(spread), 1e-12), wanted)
     whole = obs(weight, Factor.of(spread), grid)
     scale = grid.scale.astype(np.float32)
     if mean is not None and wanted.repair:
@@ -153,8 +153,21 @@ def round_matrix(matrix: np.ndarray, moments: Gram, wanted: Wanted, *, biases: i
     return RoundedMatrix(made, whole, scale, None if grid.codebook is None else grid.codebook.astype(np.int8))
 
 
-def _grid(weight: np.ndarray, gram: np.ndarray, wanted: Wanted) -> Grid:
-    importance = np.maximum(np.diag(gram), 1e-12)
+def round_nearest(weight: np.ndarray, axis: int, wanted: Wanted) -> Rounded:
+    """Round a weight to the nearest, with one scale per index of ``axis``; no inputs are known."""
+    if wanted.levels >= INT8 and not wanted.uneven and not wanted.power_of_two:
+        return round_weights(weight, axis, wanted.limit)
+    front = np.moveaxis(weight, axis, 0)
+    rows = front.reshape(len(front), -1).astype(np.float64)
+    grid = _grid(rows, np.ones(rows.shape[1]), wanted)
+    whole = grid.nearest(rows / grid.scale[:, None]).reshape(front.shape)
+    book = None if grid.codebook is None else grid.codebook.astype(np.int8)
+    values = np.ascontiguousarray(np.moveaxis(whole, 0, axis).astype(np.int8))
+    return Rounded(values, grid.scale.astype(np.float32), axis % weight.ndim, levels=wanted.levels, codebook=book)
+
+
+def _grid(weight: np.ndarray, importance: np.ndarray, wanted: Wanted) -> Grid:
+    """Scales and levels of a matrix ``[rows, columns]``; ``importance`` is what an error in each column costs."""
     if wanted.uneven:
         return codebook(weight, importance, wanted.levels, wanted.limit)
     low, high = within(wanted.levels, wanted.limit)

@@ -2,9 +2,10 @@
 
     word = sum_k digit_k L^k        digit = index of the weight's value in the codebook, L = len(codebook)
 
-A uint8 word holds floor(8 / log2 L) digits, an int64 word floor(63 / log2 L): 1.6 bits for 3 levels, 2.37 for 5, 2.91 for
-7, 4.0 for 16, 4.92 for 28. The smaller of the two is taken; from 7 digits of 8 bits on, plain int8 is smaller still. The
-graph turns the words back with four operators that every onnxruntime folds into an int8 initializer at load (``unpacking``).
+A uint8 word holds floor(8 / log2 L) digits, an int64 word floor(63 / log2 L): 1.6 bits for 3 levels, 2.37 for 5, 2.91
+for 7, 4.0 for 16, 4.92 for 28. The smaller of the two is taken; from 7 digits of 8 bits on, plain int8 is smaller
+still. The graph turns the words back with four operators that every onnxruntime folds into an int8 initializer at load
+(``unpacking``).
 Guarantee: ``pack(values, codebook).values`` equals ``values``.
 """
 

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 
 from edgepress.errors import InvariantError, ModelError, Refusal
+from edgepress.levels import bounds
 from edgepress.model import Model
 from edgepress.ops.row import Role
 from edgepress.ops.table import NEWEST_OPSET
@@ -32,16 +33,19 @@ from edgepress.quantize.regions import (
     has_float32_weight,
     int8_units,
     operands,
+    per_channel,
     stays_float,
     typed,
     units,
 )
+from edgepress.quantize.scales import half
 from edgepress.quantize.shortcuts import as_convolutions
 from edgepress.quantize.slim import slim
-from edgepress.quantize.unpacking import float_vector, int8_weight
+from edgepress.quantize.unpacking import FEWEST_HALVES, float_vector, int8_weight, narrowest
 from edgepress.quantize.weights import Rounded, round_weights, to_grid
 from edgepress.quantize.writer import Writer
 from edgepress.targets import Target
+from edgepress.targets.releases import Release, release
 
 IR_VERSION = 10
 OPSETS = (13, NEWEST_OPSET)
@@ -80,13 +84,23 @@ def quantize(
     by_rule = everything if settings.compute == "float" else stays_float(model, target).keys()
     weighted = rounded.keys() - set(settings.float_nodes) - by_rule
     rewritten = as_convolutions(model, weighted)
-    weights = {name: rounded[name] for name in weighted} | dict(rewritten.rounded)
+    weights = {name: _scaled(model, rounded[name], name, target) for name in weighted} | dict(rewritten.rounded)
     stored = {
         unit.name: rounded.get(unit.name) or _round(model, unit, settings.weight_limit)
         for unit in units(model)
         if unit.role is Role.WEIGHTED and unit.name in by_rule and unit.name not in settings.float_nodes
     }
-    return slim(_written(rewritten.model, ranges, weights, rewritten.same, stored))
+    made = _written(
+        rewritten.model,
+        ranges,
+        weights,
+        rewritten.same,
+        stored,
+        target,
+        release(settings.min_ort),
+        settings.activation_bits,
+    )
+    return slim(made)
 
 
 def quantize_refusal(model: Model) -> Refusal | None:
@@ -99,6 +113,16 @@ def quantize_refusal(model: Model) -> Refusal | None:
     if weights:
         return Refusal("int8", f"only float32 weights are rounded, and those of the model are {_types(model, weights)}")
     return Refusal("int8", f"the model has no {' or '.join(WEIGHTED)} with a constant weight")
+
+
+def _scaled(model: Model, item: Rounded, name: str, target: Target) -> Rounded:
+    """The weights with one scale for all channels, where the target wants that of matrices."""
+    if per_channel(model.node(name), target):
+        return item
+    scale = np.full_like(item.scale, item.scale.max())
+    low, high = bounds(item.levels)
+    whole = to_grid(item.weight, scale, item.axis, 127)
+    return replace(item, scale=scale, values=np.clip(whole, low, high), codebook=None)
 
 
 def _types(model: Model, names: Sequence[str]) -> str:
@@ -116,13 +140,17 @@ def _written(
     rounded: Mapping[str, Rounded],
     same: Mapping[str, str],
     stored: Mapping[str, Rounded],
+    target: Target,
+    runtime: Release,
+    activation_bits: int,
 ) -> Model:
     proto = model.edit()
     proto.ir_version = max(proto.ir_version, IR_VERSION)
     del proto.graph.node[:]
     infinite = [name for name, bound in ranges.items() if not bound.finite]
-    found, inside = units(model), int8_units(model, rounded.keys(), infinite)
-    writer = _Writer(model, proto, found, inside, {**rounded, **stored}, grids(model, found, inside, ranges, same))
+    found, inside = units(model, target), int8_units(model, rounded.keys(), infinite, target)
+    made = grids(model, found, inside, ranges, same, fixed=target.fixed_grids, bits=activation_bits)
+    writer = _Writer(model, proto, found, inside, {**rounded, **stored}, made, runtime)
     for node, original in zip(model.nodes, model.edit().graph.node, strict=True):
         writer.write(node.name, original)
     writer.finish()
@@ -139,11 +167,12 @@ class _Writer:
     inside: Collection[str]
     rounded: Mapping[str, Rounded]
     grids: Mapping[str, Grid]
-    sub_byte: bool = False
+    runtime: Release
     done: dict[str, str] = field(default_factory=dict)  # tensor -> its DQ output
 
     def __post_init__(self) -> None:
         self.writer = Writer(self.proto)
+        self.narrow = narrowest(self.model.opset, self.runtime)
         self.units = {unit.name: unit for unit in self.found}
         self.made = {tensor for unit in self.found if unit.name in self.inside for tensor in unit.outputs}
 
@@ -167,7 +196,7 @@ class _Writer:
             self._stored(name, node)
 
     def _int8(self, unit: Unit, node: onnx.NodeProto) -> None:
-        read = operands(self.model, unit)
+        read = (*operands(self.model, unit), *unit.constants)
         for place, tensor in enumerate(node.input):
             if tensor in read:
                 node.input[place] = self._dq(tensor)
@@ -188,8 +217,13 @@ class _Writer:
             grid, raw = self.grids[tensor], self._raw(tensor)
             self.done[tensor] = tensor if raw != tensor else f"{tensor}/dq"
             scale = self.writer.constant(f"{tensor}/scale", np.array(grid.scale, np.float32))
-            zero = self.writer.constant(f"{tensor}/zero", np.array(grid.zero, np.uint8))  # data movement wants it said
-            self.writer.node("QuantizeLinear", [raw, scale, zero], f"{tensor}/q")
+            zero = self.writer.constant(
+                f"{tensor}/zero", np.array(grid.zero, grid.dtype)
+            )  # data movement wants it said
+            if tensor in self.model.constants:
+                self.writer.constant(f"{tensor}/q", grid.whole(self.model.constants[tensor]))
+            else:
+                self.writer.node("QuantizeLinear", [raw, scale, zero], f"{tensor}/q")
             self.writer.node("DequantizeLinear", [f"{tensor}/q", scale, zero], self.done[tensor])
         return self.done[tensor]
 
@@ -207,23 +241,32 @@ class _Writer:
             if node.op_type == "MatMul":
                 raise InvariantError(f"MatMul {name!r} takes no bias: this is a bug, please report it.")
             source = _room_for_bias(source, bias, scale_in)
-        values = int8_weight(self.writer, name, source, sub_byte=self.sub_byte)
+        values = int8_weight(self.writer, name, source, self.narrow)
         given = [values, float_vector(self.writer, f"{name}/ws", source.scale)]
         if node.op_type != "Conv":  # without its zero point a Gemm does not fuse (onnxruntime 1.31)
             given.append(self.writer.constant(f"{name}/wz", np.zeros(source.scale.shape, np.int8)))
         node.input[1] = self.writer.node("DequantizeLinear", given, f"{name}/wdq", axis=source.axis)
         if bias is not None:
-            step = (scale_in * source.scale).astype(np.float32)
-            whole = self.writer.constant(f"{name}/b", np.rint(bias / step.astype(np.float64)).astype(np.int32))
-            inputs = [whole, self.writer.constant(f"{name}/bs", step)]
-            del node.input[2:]
-            node.input.append(self.writer.node("DequantizeLinear", inputs, f"{name}/bdq", axis=0))
+            node.input[2:] = [self._bias(unit, source, bias)]
+
+    def _bias(self, unit: Unit, source: Rounded, bias: np.ndarray) -> str:
+        """The bias of an int8 unit: int32 on the grid of the products; where the runtime rounds it itself, float16."""
+        name, scale = unit.name, self.grids[unit.node.inputs[0]].scale
+        if self.runtime.casts2 and unit.node.op == "Conv" and bias.size >= FEWEST_HALVES:
+            return float_vector(self.writer, f"{name}/b", half(bias))
+        step = (scale * source.scale).astype(np.float32)
+        whole = self.writer.constant(f"{name}/b", np.rint(bias / step.astype(np.float64)).astype(np.int32))
+        if bias.size >= FEWEST_HALVES:  # a product of two constants takes fewer bytes than its result
+            steps = self.writer.node("Mul", [f"{name}/ws", f"{unit.node.inputs[0]}/scale"], f"{name}/bs")
+        else:
+            steps = self.writer.constant(f"{name}/bs", step)
+        return self.writer.node("DequantizeLinear", [whole, steps], f"{name}/bdq", axis=0)
 
     def _stored(self, name: str, node: onnx.NodeProto) -> None:
         """Weights of a float node kept as int8; onnxruntime multiplies them out once, when it loads the file."""
         source = self.rounded[name]
         shape = [-1 if axis == source.axis else 1 for axis in range(source.values.ndim)]
-        values = int8_weight(self.writer, name, source, sub_byte=self.sub_byte)
+        values = int8_weight(self.writer, name, source, self.narrow)
         scale = float_vector(self.writer, f"{name}/ws", source.scale.reshape(shape))
         cast = self.writer.node("Cast", [values], f"{name}/wf", to=onnx.TensorProto.FLOAT)
         node.input[1] = self.writer.node("Mul", [cast, scale], f"{name}/wdq")

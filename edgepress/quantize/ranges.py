@@ -35,6 +35,7 @@ from edgepress.quantize.clipping import least_error
 from edgepress.quantize.curves import Curve, curves
 from edgepress.quantize.entropy import least_divergence
 from edgepress.quantize.regions import elements, operands, typed, units
+from edgepress.targets import Target
 
 BUDGET = 8 << 20
 """Elements of the exposed tensors in one run."""
@@ -114,11 +115,13 @@ class Observations:
     curves: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
 
 
-def activations_to_observe(model: Model, float_nodes: Iterable[str] = ()) -> tuple[str, ...]:
-    """Every tensor that can carry a Q when the nodes ``float_nodes`` stay float, in graph order."""
+def activations_to_observe(
+    model: Model, float_nodes: Iterable[str] = (), target: Target | None = None
+) -> tuple[str, ...]:
+    """Every tensor that can carry a Q on a target when the nodes ``float_nodes`` stay float, in graph order."""
     model, kept = typed(model), set(float_nodes)
     found: dict[str, None] = {}
-    for unit in units(model):
+    for unit in units(model, target):
         if unit.role is Role.FLOAT or unit.name in kept:
             continue
         found.update(dict.fromkeys(operands(model, unit)))

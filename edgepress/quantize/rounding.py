@@ -1,7 +1,7 @@
 """Second-order rounding: errors of weights already rounded are made up for by those still free.
 
-Optimal Brain Surgeon over a grid (Hassibi 1993; Frantar 2022, GPTQ): with ``U`` the upper Cholesky factor of the inverse
-Gram, column by column, most important columns first::
+Optimal Brain Surgeon over a grid (Hassibi 1993; Frantar 2022, GPTQ): with ``U`` the upper Cholesky factor of the
+inverse Gram, column by column, most important columns first::
 
     q_i = round(w_i / s)      w_j -= (w_i - s q_i) / U_ii * U_ij      for all j after i
 

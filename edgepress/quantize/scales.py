@@ -46,7 +46,7 @@ def best_scales(
         error = np.square(weight - whole * tried[:, None]) @ importance
         better = error < best
         best, scales = np.where(better, error, best), np.where(better, tried, scales)
-    return scales.astype(np.float32)
+    return np.asarray(scales, np.float32)
 
 
 def _candidates(base: np.ndarray, power_of_two: bool) -> list[np.ndarray]:
@@ -61,7 +61,7 @@ def half(scales: np.ndarray) -> np.ndarray:
     exact = np.asarray(scales, np.float32)
     inside = (np.abs(exact) >= _NORMAL[0]) & (np.abs(exact) <= _NORMAL[1])
     with np.errstate(over="ignore"):
-        return np.where(inside, exact.astype(np.float16).astype(np.float32), exact)
+        return np.asarray(np.where(inside, exact.astype(np.float16).astype(np.float32), exact))
 
 
 def is_half(values: np.ndarray) -> bool:
@@ -72,4 +72,4 @@ def is_half(values: np.ndarray) -> bool:
 
 def power_of_two(scales: np.ndarray) -> np.ndarray:
     """The nearest powers of two (in the logarithm), float32."""
-    return np.exp2(np.rint(np.log2(scales))).astype(np.float32)
+    return np.asarray(np.exp2(np.rint(np.log2(scales))), np.float32)

@@ -1,10 +1,10 @@
 """Nodes that turn stored weights, scales and biases into what the int8 graph reads.
 
-onnxruntime folds all of them when it loads the file (basic level: constants in, constants out), so weights of few levels
-run at the speed of int8, which is what they are by then::
+onnxruntime folds all of them when it loads the file (basic level: constants in, constants out), so weights of few
+levels run at the speed of int8, which is what they are by then::
 
     int8 initializer                                                                            8 bits
-    int4 or int2 initializer -> Cast(INT8)                       16 or 4 levels, from onnxruntime 1.24 on
+    int4 or int2 initializer -> Cast(INT8)       16 or 4 levels, onnxruntime 1.23 or 1.24 and later
     words -> Div(powers) -> Mod(L) -> Gather(codebook) -> Reshape [-> Slice -> Reshape]    L levels, any onnxruntime
     float16 scale or bias -> Cast(FLOAT)                                         where float16 is exact (``scales``)
 
@@ -19,11 +19,15 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from edgepress.quantize.levels import INT8, bounds
+from edgepress.levels import INT8, bounds
 from edgepress.quantize.packing import bits_stored, is_smaller, pack
 from edgepress.quantize.scales import is_half
 from edgepress.quantize.weights import Rounded
 from edgepress.quantize.writer import Writer
+from edgepress.targets.releases import Release
+
+OPSET4, OPSET2 = 21, 25
+"""Operator sets whose Cast takes 4-bit and 2-bit integers."""
 
 NODE = 30
 """Bytes that a node takes, about; for comparing forms."""
@@ -32,31 +36,36 @@ FEWEST_HALVES = 24
 """Fewer numbers are not worth a Cast."""
 
 
-def stored_bytes(count: int, levels: int, *, sub_byte: bool) -> int:
+def narrowest(opset: int, runtime: Release) -> int:
+    """Bits of the narrowest integer type that a file of some operator set may hold."""
+    if runtime.casts2 and opset >= OPSET2:
+        return 2
+    return 4 if runtime.casts4 and opset >= OPSET4 else 8
+
+
+def stored_bytes(count: int, levels: int, narrow: int) -> int:
     """Bytes that ``count`` weights of some levels take in a file, about.
 
     Args:
         count: number of weights.
         levels: values that each may take.
-        sub_byte: whether the file may hold int4 and int2.
+        narrow: bits of the narrowest integer type that the file may hold.
     """
     if levels >= INT8 or not is_smaller(levels):
         return count
-    packed = math.ceil(count * bits_stored(levels) / 8) + 7 * NODE
-    return min(count, packed, math.ceil(count * _cast_bits(levels) / 8) + NODE if sub_byte else count)
+    return min(count, _packed_bytes(count, levels), _cast_bytes(count, levels, narrow))
 
 
-def int8_weight(writer: Writer, name: str, item: Rounded, *, sub_byte: bool) -> str:
+def int8_weight(writer: Writer, name: str, item: Rounded, narrow: int) -> str:
     """Store a weight in its smallest form; returns the int8 tensor."""
-    plain = item.values.size
-    if item.codebook is None and sub_byte:
-        bits = _cast_bits(item.levels)
-        if bits < 8 and plain * bits / 8 + NODE <= stored_bytes(plain, item.levels, sub_byte=False):
-            return _cast(writer, name, item.values, bits)
-    book = _codebook(item)
-    if book is None or stored_bytes(plain, len(book), sub_byte=False) >= plain:
+    count, book = item.values.size, _codebook(item)
+    if book is None:
         return writer.constant(f"{name}/w", item.values)
-    return _unpacked(writer, name, item.values, book)
+    packed = _packed_bytes(count, len(book))
+    cast = count if item.codebook is not None else _cast_bytes(count, item.levels, narrow)
+    if min(packed, cast) >= count:
+        return writer.constant(f"{name}/w", item.values)
+    return _cast(writer, name, item, narrow) if cast <= packed else _unpacked(writer, name, item.values, book)
 
 
 def float_vector(writer: Writer, name: str, values: np.ndarray) -> str:
@@ -77,14 +86,25 @@ def _codebook(item: Rounded) -> np.ndarray | None:
     return np.arange(low, high + 1, dtype=np.int8)
 
 
+def _packed_bytes(count: int, levels: int) -> int:
+    return math.ceil(count * bits_stored(levels) / 8) + 7 * NODE
+
+
+def _cast_bytes(count: int, levels: int, narrow: int) -> int:
+    bits = max(_cast_bits(levels), narrow)
+    return math.ceil(count * bits / 8) + NODE
+
+
 def _cast_bits(levels: int) -> int:
     """Bits of the smallest integer type that holds some levels at equal distances."""
     return 2 if levels <= 4 else 4 if levels <= 16 else 8
 
 
-def _cast(writer: Writer, name: str, values: np.ndarray, bits: int) -> str:
-    kind = ml_dtypes.int2 if bits == 2 else ml_dtypes.int4
-    stored = writer.constant(f"{name}/w{bits}", values.astype(kind))  # raw bytes: typed fields would take twice as many
+def _cast(writer: Writer, name: str, item: Rounded, narrow: int) -> str:
+    kind = ml_dtypes.int2 if max(_cast_bits(item.levels), narrow) == 2 else ml_dtypes.int4
+    stored = writer.constant(
+        f"{name}/few", item.values.astype(kind)
+    )  # raw bytes: typed fields would take twice as many
     return writer.node("Cast", [stored], f"{name}/w", to=onnx.TensorProto.INT8)
 
 
@@ -99,7 +119,10 @@ def _unpacked(writer: Writer, name: str, values: np.ndarray, book: np.ndarray) -
     found = writer.node("Gather", [writer.constant(f"{name}/book", packed.codebook), digits], f"{name}/found")
     if packed.words.size * packed.digits != packed.count:
         flat = writer.node("Reshape", [found, writer.constant(f"{name}/flat", np.array([-1], np.int64))], f"{name}/all")
-        ends = [writer.constant(f"{name}/{end}", np.array([at], np.int64)) for end, at in (("from", 0), ("to", packed.count))]
+        ends = [
+            writer.constant(f"{name}/{end}", np.array([at], np.int64))
+            for end, at in (("from", 0), ("to", packed.count))
+        ]
         found = writer.node("Slice", [flat, *ends], f"{name}/cut")
     shape = writer.constant(f"{name}/shape", np.array(packed.shape, np.int64))
     return writer.node("Reshape", [found, shape], f"{name}/w")

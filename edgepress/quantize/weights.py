@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.quantize.levels import INT8
+from edgepress.levels import INT8
 
 SMALLEST_SCALE = 1e-8
 """Scale of a channel without weights; ``qdq`` raises it where the bias of that channel needs it."""

@@ -1,0 +1,177 @@
+"""Integer forms of a float candidate: int8, few levels, float arithmetic on stored integers; each is judged.
+
+* ranges by minmax, percentile, mean squared error or entropy, whichever keeps the answers closest
+* when that is not close enough, layers stay float: a growing prefix (the layers next to the input feed all others),
+  then single layers, worst first; each step that helps is kept and timed
+* weights of few levels (``--bits``): the same number for every layer, or chosen by Fisher information under a budget of
+  bytes (``lowbit``); the arithmetic stays int8
+* where the CPU is no faster in int8, weights are stored as integers and the arithmetic stays float
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgepress.levels import INT8, bits
+from edgepress.ops.weighted import WEIGHTED
+from edgepress.pipeline.build import Material, integer, material
+from edgepress.pipeline.candidates import Candidate, Judge
+from edgepress.pipeline.context import Context
+from edgepress.pipeline.lonely import worst_alone
+from edgepress.plan import Quantization
+from edgepress.quality import Verdict
+from edgepress.quantize import has_float32_weight, stays_float
+from edgepress.request import Request
+
+PREFIXES = (1, 3, 5, 9, 13)
+"""How many weighted layers next to the input may stay float."""
+
+SINGLES = (1, 2, 4)
+"""How many single layers may stay float."""
+
+CLOSE_KL = 0.01
+CLOSE_SQNR = 30.0
+"""Closer than this, no float layers are tried."""
+
+METHODS: tuple[Literal["minmax", "percentile", "mse", "entropy"], ...] = ("minmax", "percentile", "mse", "entropy")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes and judges integer forms of one float candidate."""
+
+    context: Context
+    source: Candidate
+    judged: Judge
+
+    def material(self, settings: Quantization) -> Material:
+        """Rounded weights and what the activations do."""
+        return material(self.context, self.source.cuts, self.source.model, settings)
+
+    def form(self, made: Material, settings: Quantization) -> Candidate:
+        """One form, judged."""
+        model = integer(self.context, made, settings)
+        name, label = _names(self.source, settings)
+        return dataclasses.replace(
+            self.source, name=name, label=label, model=model, quantization=settings, verdict=self.judged(model)
+        )
+
+    def closest(self, made: Material, settings: Quantization) -> Candidate:
+        """The form whose activation ranges keep the answers closest."""
+        forms = (self.form(made, dataclasses.replace(settings, ranges=method)) for method in METHODS)
+        return min(forms, key=lambda item: distance(item.verdict))
+
+
+def base_settings(context: Context, request: Request) -> Quantization:
+    """What the request and the target say about all integer forms."""
+    return Quantization(
+        weight_limit=context.target.weight_limit,
+        repair=bool(context.sweep_samples),
+        float_nodes=request.keep_float,
+        scales="power-of-two" if request.fixed_point else "free",
+        min_ort=request.min_ort,
+    )
+
+
+def integers(context: Context, source: Candidate, judged: Judge, request: Request) -> list[Candidate]:
+    """Integer forms of a float candidate at one width of weights: those acceptable, or the closest one."""
+    maker = Maker(context, source, judged)
+    base = _at_width(context, source, base_settings(context, request), request)
+    made = maker.material(base)
+    best = maker.closest(made, base)
+    settings = best.quantization or base
+    found = [best, *_with_float_layers(maker, best, settings)]
+    found.append(maker.form(made, dataclasses.replace(base, compute="float")))
+    if request.equalize:
+        found += _equalized(maker, settings, best)
+    return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
+
+
+def _at_width(context: Context, source: Candidate, base: Quantization, request: Request) -> Quantization:
+    """Settings at the number of levels that the request names; int8 without."""
+    if request.levels is None or request.levels >= INT8:
+        joint = request.fixed_point and context.sweep_samples  # power-of-two scales want the better rounding
+        return dataclasses.replace(base, rounding="joint" if joint else "nearest")
+    names = [node.name for node in source.model.nodes if has_float32_weight(source.model, node)]
+    levels = {name: request.levels for name in names if name not in base.float_nodes}
+    codebooks = tuple(levels) if request.codebooks else ()
+    return dataclasses.replace(base, rounding="joint", levels=levels, codebooks=codebooks)
+
+
+def _with_float_layers(maker: Maker, best: Candidate, settings: Quantization) -> list[Candidate]:
+    """Forms with more and more layers in float, while each is closer than the one before."""
+    if close(best.verdict, maker.source.verdict):
+        return []
+    found: list[Candidate] = []
+    order = _quantized_order(maker.context, maker.source, settings)
+    prefixes = [tuple(order[:length]) for length in PREFIXES if length < len(order)]
+    for names in prefixes:
+        if found and close(found[-1].verdict, maker.source.verdict):
+            return found
+        found.append(_with_float(maker, settings, names))
+    worst = worst_alone(maker.context, maker.source.model, maker.material(settings), settings, order)
+    singles = [tuple(worst[:count]) for count in SINGLES if count < len(worst)]
+    return found + [_with_float(maker, settings, names) for names in singles]
+
+
+def _with_float(maker: Maker, settings: Quantization, names: Sequence[str]) -> Candidate:
+    kept = tuple(dict.fromkeys((*settings.float_nodes, *names)))
+    changed = dataclasses.replace(
+        settings, float_nodes=kept, levels={name: n for name, n in settings.levels.items() if name not in kept}
+    )
+    return maker.form(maker.material(changed), changed)
+
+
+def _equalized(maker: Maker, settings: Quantization, best: Candidate) -> list[Candidate]:
+    """The form with neighbouring layers evened out first, if it is closer than the one without."""
+    changed = dataclasses.replace(settings, equalize=True, rounding="nearest")
+    found = maker.closest(maker.material(changed), changed)
+    return [found] if distance(found.verdict) < distance(best.verdict) else []
+
+
+def _names(source: Candidate, settings: Quantization) -> tuple[str, str]:
+    """Name and label of an integer form."""
+    before = "pruned " if source.cuts else ""
+    width, called = _width(settings)
+    even, evened = ("-equalized", ", equalized") if settings.equalize else ("", "")
+    if settings.compute == "float":
+        return f"{source.name}-stored{width}", f"{before}fp32, weights stored as {called or 'int8'}"
+    name, label = (
+        f"{source.name}-int8{width}{even}",
+        f"{before}int8{evened}" + (f", {called} weights" if called else ""),
+    )
+    if not settings.float_nodes:
+        return name, label
+    count = len(settings.float_nodes)
+    return f"{name}-float{count}", f"{label}, {count} layer{'s' if count > 1 else ''} float"
+
+
+def _width(settings: Quantization) -> tuple[str, str]:
+    """Name and wording of the width of the weights; empty for int8."""
+    counts = set(settings.levels.values())
+    if not counts:
+        return "", ""
+    if len(counts) == 1:
+        return f"-{bits(min(counts)):g}bit", f"{bits(min(counts)):g}-bit"
+    return f"-{sum(settings.levels.values())}levels", "mixed-width"
+
+
+def distance(verdict: Verdict) -> float:
+    """How far a candidate's answers are from the original's: KL, or noise to signal."""
+    return -verdict.sqnr if verdict.measure == "sqnr" else verdict.kl
+
+
+def close(verdict: Verdict, source: Verdict) -> bool:
+    """Rounding costs so little, beside what pruning has cost already, that more float layers are not worth trying."""
+    if verdict.measure == "sqnr":
+        return verdict.sqnr >= min(CLOSE_SQNR, source.sqnr - 1)
+    return verdict.kl <= max(CLOSE_KL, 1.25 * source.kl)
+
+
+def _quantized_order(context: Context, source: Candidate, settings: Quantization) -> list[str]:
+    """Weighted nodes in graph order that would be int8 by the target's rules."""
+    kept = {*stays_float(source.model, context.target), *settings.float_nodes}
+    return [node.name for node in source.model.nodes if node.op in WEIGHTED and node.name not in kept]

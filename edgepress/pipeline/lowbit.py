@@ -1,0 +1,125 @@
+"""Mixed widths: levels of every layer by Fisher information, as few bytes as the limits allow.
+
+For a budget of bytes ``planner.levels`` gives the levels, the joint pass rounds to them, and the hold-out samples
+judge. With a file size to reach, the budget is what the rest of the file leaves; without one it is bisected for the
+smallest file whose answers keep the limit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from edgepress.levels import INT8
+from edgepress.pipeline.candidates import Candidate, Judge
+from edgepress.pipeline.context import Context
+from edgepress.pipeline.integers import Maker, distance
+from edgepress.pipeline.widths import Table, width_table
+from edgepress.plan import Quantization
+from edgepress.planner.levels import allocate
+from edgepress.quantize import has_float32_weight
+from edgepress.quantize.unpacking import narrowest
+from edgepress.request import Request
+from edgepress.targets.releases import release
+
+ROUNDS = 6
+"""Budgets tried for one float candidate."""
+
+CLOSE = 1.04
+"""Bisection stops when the accepted and the refused budget differ by no more than this factor."""
+
+
+def mixed(
+    context: Context, source: Candidate, judged: Judge, request: Request, wide: Candidate, goal: int | None
+) -> list[Candidate]:
+    """Mixed-width forms of a float candidate.
+
+    Args:
+        context: the compression.
+        source: the float candidate.
+        judged: the judge.
+        request: says whether codebooks may be used.
+        wide: the best int8 form: its ranges and float layers are kept.
+        goal: bytes that the file may have; None for as few as quality allows.
+    """
+    settings = dataclasses.replace(wide.quantization or Quantization(), rounding="joint", equalize=False)
+    nodes = [name for name in _integer_nodes(source) if name not in settings.float_nodes]
+    table = width_table(
+        context,
+        source.model,
+        nodes,
+        classifies=judged.limit.measure != "sqnr",
+        narrow=narrowest(source.model.opset, release(settings.min_ort)),
+        limit=settings.weight_limit,
+    )
+    if not table:
+        return []
+    search = _Search(Maker(context, source, judged), settings, table, wide.size, request.codebooks)
+    found = list(search.smallest() if goal is None else search.within(goal))
+    accepted = [item for item in found if item.verdict.acceptable]
+    return _smallest_of_each(accepted) if accepted else sorted(found, key=lambda item: distance(item.verdict))[:1]
+
+
+def _integer_nodes(source: Candidate) -> list[str]:
+    return [node.name for node in source.model.nodes if has_float32_weight(source.model, node)]
+
+
+def _smallest_of_each(found: list[Candidate]) -> list[Candidate]:
+    """The smallest form of each arithmetic."""
+    ordered = sorted(found, key=lambda item: -item.size)
+    return list({item.quantization.compute: item for item in ordered if item.quantization is not None}.values())
+
+
+@dataclasses.dataclass
+class _Search:
+    """Budgets of bytes for one float candidate (private)."""
+
+    maker: Maker
+    settings: Quantization
+    table: Table
+    wide: int
+    codebooks: bool
+
+    def smallest(self) -> Iterator[Candidate]:
+        """Forms on the way to the smallest acceptable one."""
+        accepted, refused = self._most(), self._least() * 0.999
+        for _ in range(ROUNDS):
+            if accepted / refused <= CLOSE:
+                return
+            budget = int(math.sqrt(accepted * refused))
+            forms = self.forms(budget)
+            yield from forms
+            if any(item.verdict.acceptable for item in forms):
+                accepted = budget
+            else:
+                refused = budget
+
+    def within(self, goal: int) -> Iterator[Candidate]:
+        """Forms whose file is no larger than a goal, as close to it as may be."""
+        budget = goal - (self.wide - self._most())
+        for _ in range(3):
+            forms = self.forms(budget)
+            yield from forms
+            over = max(item.size for item in forms) - goal
+            if over <= 0 or budget <= self._least():
+                return
+            budget -= over
+
+    def forms(self, budget: int) -> list[Candidate]:
+        """The int8 and the stored form of one budget."""
+        levels = allocate(self.table, budget)
+        few = {name: count for name, count in levels.items() if count < INT8}
+        books = tuple(name for name, count in few.items() if count <= 16) if self.codebooks else ()
+        settings = dataclasses.replace(self.settings, levels=few, codebooks=books)
+        made = self.maker.material(settings)
+        stored = dataclasses.replace(settings, compute="float")
+        return [self.maker.form(made, settings), self.maker.form(made, stored)]
+
+    def _least(self) -> int:
+        """Bytes of the narrowest widths."""
+        return sum(min(width.size for width in widths.values()) for widths in self.table.values())
+
+    def _most(self) -> int:
+        """Bytes of the widest."""
+        return sum(max(width.size for width in widths.values()) for widths in self.table.values())

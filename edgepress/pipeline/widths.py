@@ -1,0 +1,195 @@
+"""What every width of every layer costs: predicted error of the answer and bytes in the file.
+
+    error[l, L] = 1/2 sum_o E (sum over positions of g_o d_o x)^2        d: what rounding layer l to L levels does
+
+``g`` are score gradients of the layer's outputs (``executor.fisher``), ``x`` its input rows: the Fisher information of
+the weights along the rounding error (Tu 2016, section 3: bits by Fisher information), whole sums over the positions of
+a sample, since an error that is alike at all positions adds up. ``d`` comes from the same second-order rounding that is
+carried out later, on at most ``ROWS`` rows of a layer; where a bias takes up the mean, ``x`` is about its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from edgepress.calibrate.fits import LARGEST_GRAM, Fit, fits_of
+from edgepress.calibrate.run import collect
+from edgepress.calibrate.statistics import Gram, gram_probe
+from edgepress.calibrate.views import Part
+from edgepress.executor import Executor, single_threaded
+from edgepress.executor.fisher import score_gradients
+from edgepress.levels import INT8, LADDER, bounds, within
+from edgepress.model import Model
+from edgepress.pipeline.context import Context, first, inputs_of
+from edgepress.planner.levels import Width
+from edgepress.quantize import has_float32_weight
+from edgepress.quantize.rounding import Factor, Grid, obs
+from edgepress.quantize.scales import best_scales
+from edgepress.quantize.unpacking import stored_bytes
+
+ROWS = 16
+"""Rows of a layer that its rounding error is measured on."""
+
+TRIED = tuple(count for count in LADDER if count <= 16)
+"""Levels that are tried; with more of them the error falls with the square of the step."""
+
+SAMPLES = 512
+FISHER_SAMPLES = 96
+CHUNK = 8
+PASS_BYTES = 96 * 2**20
+
+Table = dict[str, dict[int, Width]]
+
+
+def width_table(
+    context: Context, model: Model, nodes: Sequence[str], *, classifies: bool, narrow: int, limit: int
+) -> Table:
+    """Widths of the layers that can be rounded to few levels; the others are left out.
+
+    Args:
+        context: the compression.
+        model: the float model.
+        nodes: names of weighted nodes that get integer weights.
+        classifies: the first output is that of a classifier.
+        narrow: bits of the narrowest integer type that the file may hold.
+        limit: largest ``|int8 weight|``.
+    """
+    names = [name for name in nodes if has_float32_weight(model, model.node(name))]
+    fits = [fit for fit in fits_of(model, names)[0] if _plain(fit, names) and fit.columns <= LARGEST_GRAM]
+    if not fits or not context.sweep_samples:
+        return {}
+    trials = [trial for batch in _passes(fits) for trial in _trials(context, model, batch)]
+    felt = _felt(context, model, trials, classifies)
+    table: Table = {}
+    for trial, errors in zip(trials, felt, strict=True):
+        name, count = trial.fit.node.name, trial.fit.outputs * trial.fit.columns
+        found = {
+            levels: Width(_error(errors, levels), stored_bytes(count, levels, narrow))
+            for levels in LADDER
+            if levels == INT8 or within(levels, limit) == within(levels, 127)
+        }
+        table[name] = _merged(table[name], found) if name in table else found
+    return table
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What rounding does to some rows of a layer (private).
+
+    Attributes:
+        fit: the layer.
+        rows: outputs that were tried, ``[rows]``.
+        lost: weight errors, float64 ``[levels * rows, columns]``.
+        shift: what the bias adds to make up for the mean, ``[levels * rows]``.
+    """
+
+    fit: Fit
+    rows: np.ndarray
+    lost: np.ndarray
+    shift: np.ndarray
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """Errors with the shift as their last column: ``[columns + 1, levels * rows]``."""
+        return np.column_stack([self.lost, self.shift]).T
+
+    def felt(self, part: Part, values: Mapping[str, np.ndarray], slopes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Squared change of each sample's score, summed over samples and scaled to all rows: ``[levels]``."""
+        samples = len(values[part.node.output])
+        made = part.rows(values, None) @ self.matrix
+        felt = part.geometry.outputs(slopes[part.node.output], None)[:, self.rows]
+        scores = made * np.tile(felt, len(TRIED))
+        by_sample = scores.reshape(samples, -1, scores.shape[1]).sum(1)
+        by_level = np.square(by_sample).sum(0).reshape(len(TRIED), len(self.rows)).sum(1)
+        return np.asarray(by_level * (0.5 * self.fit.outputs / len(self.rows)))
+
+
+def _plain(fit: Fit, names: Sequence[str]) -> bool:
+    """The layer's weight is one matrix, or one for each group of a convolution, and nothing scales it."""
+    return all(
+        part.node.name in names
+        and part.geometry.answer == part.node.output
+        and part.weights[0].scale == 1
+        and part.weights[0].tensor == part.node.inputs[1]
+        for part in fit.parts
+    )
+
+
+def _passes(fits: Sequence[Fit]) -> Iterator[list[Fit]]:
+    """Layers in batches whose Grams fit into ``PASS_BYTES`` together."""
+    batch: list[Fit] = []
+    used = 0
+    for fit in fits:
+        need = 16 * (fit.columns + 1) ** 2
+        if batch and used + need > PASS_BYTES:
+            yield batch
+            batch, used = [], 0
+        batch.append(fit)
+        used += need
+    if batch:
+        yield batch
+
+
+def _trials(context: Context, model: Model, batch: Sequence[Fit]) -> Iterator[_Trial]:
+    """Round some rows of every layer to every number of levels."""
+    probes = [gram_probe(part, positions=context.positions, seed=context.seed) for fit in batch for part in fit.parts]
+    statistics = collect(model, first(context.fit, SAMPLES), probes, workers=context.workers)
+    for fit in batch:
+        gram = fit.joined([statistics[part.name] for part in fit.parts]).whole
+        yield _trial(model, fit, gram)
+
+
+def _trial(model: Model, fit: Fit, gram: Gram) -> _Trial:
+    columns = fit.columns
+    weight = fit.matrix(model.constants)[:, :columns]
+    rows = np.linspace(0, len(weight) - 1, min(ROWS, len(weight))).round().astype(int)
+    moments = gram.inner[:columns, :columns] / gram.rows
+    mean = gram.inner[:columns, -1] / gram.rows if fit.biases == 1 else np.zeros(columns)
+    lost = _lost(weight[rows], moments - np.outer(mean, mean))
+    return _Trial(fit, rows, lost, -lost @ mean)
+
+
+def _lost(weight: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Weight errors of every width, one under the other: all widths of a layer are rounded in one go."""
+    limits = np.array([bounds(count) for count in TRIED])
+    low, high = (np.repeat(limits[:, side], len(weight)) for side in (0, 1))
+    stacked = np.tile(weight, (len(TRIED), 1))
+    scale = best_scales(stacked, np.maximum(np.diag(moments), 1e-12), low, high).astype(np.float64)
+    whole = obs(stacked, Factor.of(moments), Grid(scale, low, high), passes=1)
+    return np.asarray(stacked - whole * scale[:, None])
+
+
+def _felt(context: Context, model: Model, trials: Sequence[_Trial], classifies: bool) -> list[np.ndarray]:
+    """Predicted error of every trial's widths."""
+    parts = [(place, part) for place, trial in enumerate(trials) for part in trial.fit.parts]
+    tensors = list(dict.fromkeys(name for _, part in parts for name in (*part.geometry.tensors, part.node.output)))
+    totals = [np.zeros(len(TRIED)) for _ in trials]
+    chunks = inputs_of(context.fit, min(FISHER_SAMPLES, context.sweep_samples), chunk=CHUNK)
+    samples = 0
+    with single_threaded():
+        for values, slopes in score_gradients(
+            Executor(model), chunks, tensors, classifies=classifies, seed=context.seed
+        ):
+            samples += len(values[parts[0][1].node.output])
+            for place, part in parts:
+                totals[place] += trials[place].felt(part, values, slopes)
+    return [total / max(1, samples) for total in totals]
+
+
+def _error(errors: np.ndarray, levels: int) -> float:
+    """Predicted error of a number of levels, tried or not."""
+    if levels in TRIED:
+        return float(errors[TRIED.index(levels)])
+    return float(errors[-1]) * ((TRIED[-1] - 1) / (levels - 1)) ** 2
+
+
+def _merged(before: dict[int, Width], found: dict[int, Width]) -> dict[int, Width]:
+    """Groups of one convolution share their width: errors and bytes add up."""
+    return {
+        count: Width(width.error + found[count].error, width.size + found[count].size)
+        for count, width in before.items()
+    }
