@@ -1,6 +1,7 @@
 # make demo   compress the embedded digits network with the embedded digits, into build/
 # make test   the tests
 # make check  lint, format, types, floors
+# make test-arm  sets up emulated ARM cores in build/arm (Debian or Ubuntu), compares int8 outputs between them
 # make clean  remove what the above made
 #
 # Each works in a fresh clone: the first one makes .venv. Another interpreter: make PYTHON=python3.12 ...
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check clean
+.PHONY: demo test test-arm check clean
 
 demo: $(READY)
 	mkdir -p build
@@ -18,6 +19,10 @@ demo: $(READY)
 # Two workers; one torch thread each, since more would only wait for each other on two cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+test-arm: $(READY)
+	$(BIN)/python tools/arm/setup.py
+	$(BIN)/python -m pytest -q tests/test_arm.py
 
 check: $(READY)
 	$(BIN)/python -m tools.check

@@ -1,0 +1,202 @@
+"""Set up onnxruntime for emulated ARM cores: `python tools/arm/setup.py [FOLDER]`, by default build/arm.
+
+Three things are fetched from the package registries that this machine is set up for, and unpacked below FOLDER; nothing
+is installed and no privileges are needed::
+
+    host/   qemu-user, and those of its libraries that this machine lacks   (apt-get, this machine's architecture)
+    root/   Python and the C and C++ libraries                              (apt-get, arm64)
+    site/   onnxruntime and numpy, the versions of constraints.txt          (pip, wheels for aarch64)
+
+apt-get works on package lists of its own, so that those of the machine need no arm64 and are not written. Running it
+again does nothing if everything is there in the versions wanted, and starts over otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from emulator import CORES, MARK, Failure, cpuinfo, default_folder, emulated, ready, told, write_cores
+
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "constraints.txt"
+GUEST = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1")
+WHEELS = ("onnxruntime", "numpy")
+PROBE = (
+    "import platform, numpy, onnxruntime; "
+    "print(f'onnxruntime {onnxruntime.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}')"
+)
+OLDEST_GLIBC = 17
+"""Wheels tagged for glibc 2.17 (manylinux2014) and newer exist for aarch64."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Set the folder up and say what is in it."""
+    parser = argparse.ArgumentParser(description="Set up onnxruntime for emulated ARM cores.")
+    parser.add_argument("folder", nargs="?", type=Path, default=default_folder(), help="where to (default build/arm)")
+    parser.add_argument(
+        "--sources", type=Path, help="apt sources to use instead of this machine's, if those lack arm64"
+    )
+    parser.add_argument("--onnxruntime", metavar="VERSION", help="another version than that of constraints.txt")
+    given = parser.parse_args(arguments)
+    try:
+        pins = {**pinned(), **({"onnxruntime": given.onnxruntime} if given.onnxruntime else {})}
+        print(set_up(given.folder.resolve(), pins, given.sources.resolve() if given.sources else None))
+    except Failure as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def set_up(folder: Path, pins: Mapping[str, str], sources: Path | None = None) -> str:
+    """Make the folder ready with these versions of wheels; returns what is in it.
+
+    Raises:
+        Failure: a program is missing, a package cannot be had, or the folder holds something else.
+    """
+    wanted = {
+        "packages": list(GUEST),
+        "wheels": dict(pins),
+        "cores": {name: cpuinfo(core) for name, core in CORES.items()},
+    }
+    known = ready(folder)
+    if known is not None and known["recipe"] == wanted:
+        return f"{folder} is set up: {known['summary']}"
+    claim(folder)
+    for part in ("fetched", "host", "root", "site", "cores"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    status = spoken(["apt-config", "shell", "S", "Dir::State::status/f"]).removeprefix("S='").removesuffix("'")
+    machine = spoken(["dpkg", "--print-architecture"])
+    unpack(fetch(folder, machine, ("qemu-user",), sources, Path(status)), folder / "host")
+    packages = fetch(folder, "arm64", GUEST, sources, None)
+    unpack(packages, folder / "root")
+    wheels(folder, pins, glibc(packages))
+    shutil.rmtree(folder / "fetched")
+    write_cores(folder)
+    qemu = emulated(folder, "cortex-a76")  # the richest core; failing on others is for identical.py to report
+    summary = told(qemu, ["-c", PROBE])
+    version = spoken([qemu.command[0], "--version"], qemu.environment).split()[2]
+    mark = {"recipe": wanted, "summary": f"{summary}, qemu {version}"}
+    (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
+    return f"{folder} is set up: {mark['summary']}"
+
+
+def pinned() -> dict[str, str]:
+    """The versions of the wheels that constraints.txt names."""
+    text = CONSTRAINTS.read_text(encoding="utf-8")
+    found = {name: re.search(rf"^{name}==([^\s;]+)", text, re.MULTILINE) for name in WHEELS}
+    missing = [name for name, pin in found.items() if pin is None]
+    if missing:
+        raise Failure(f"{CONSTRAINTS} pins no {' and no '.join(missing)}: add the version that the tests run with.")
+    return {name: pin[1] for name, pin in found.items() if pin is not None}
+
+
+def claim(folder: Path) -> None:
+    """Mark the folder as ours before anything is written to it.
+
+    Raises:
+        Failure: there is something in it that this script did not make.
+    """
+    for program in ("apt-get", "apt-config", "dpkg", "dpkg-deb", "tar"):
+        if shutil.which(program) is None:
+            raise Failure(
+                f"{program} is missing: the emulated system is made of Debian packages, use Debian or Ubuntu."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise Failure(f"{folder} is not empty and was not made by this script: name another folder.")
+    (folder / MARK).write_text("{}\n", encoding="utf-8")
+
+
+def fetch(
+    folder: Path, architecture: str, names: Sequence[str], sources: Path | None, installed: Path | None
+) -> list[Path]:
+    """Download packages with all they depend on, except what the package list ``installed`` says is there."""
+    home = folder / "fetched" / ("whole" if installed is None else "missing")
+    for part in ("state/lists/partial", "cache/archives/partial"):
+        (home / part).mkdir(parents=True, exist_ok=True)
+    (home / "status").write_bytes(b"" if installed is None else installed.read_bytes())
+    settings = {
+        "Dir::State": home / "state",
+        "Dir::State::status": home / "status",
+        "Dir::Cache": home / "cache",
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "",
+        "APT::Update::Post-Invoke::": "",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": 3,
+        **({} if sources is None else {"Dir::Etc::sourcelist": sources, "Dir::Etc::sourceparts": "-"}),
+    }
+    command = ["apt-get", "-qq", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
+    spoken([*command, "update"])
+    try:
+        spoken([*command, "--yes", "--download-only", "install", *names])
+    except Failure as error:
+        hint = "if the apt sources of this machine have no packages for it, hand over others by --sources"
+        raise Failure(f"apt-get finds no {' '.join(names)} for {architecture}: {hint}. {error}") from error
+    return sorted((home / "cache" / "archives").glob("*.deb"))
+
+
+def unpack(packages: Sequence[Path], folder: Path) -> None:
+    """Unpack packages over each other, the way a merged /usr has them."""
+    for part in ("bin", "lib", "sbin"):
+        (folder / "usr" / part).mkdir(parents=True)
+        (folder / part).symlink_to(f"usr/{part}")
+    for package in packages:
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as files:
+            options = ("--extract", "--keep-directory-symlink", "--no-same-owner", "--exclude=./usr/share/*")
+            status = subprocess.run(
+                ["tar", *options, "--directory", folder], stdin=files.stdout, check=False
+            ).returncode
+        if status or files.returncode:
+            raise Failure(f"{package} cannot be unpacked: remove it and run this again.")
+
+
+def glibc(packages: Sequence[Path]) -> int:
+    """Minor version of the glibc 2.x among the packages."""
+    named = [found for path in packages if (found := re.match(r"libc6_2\.(\d+)", path.name))]
+    if not named:
+        raise Failure("apt-get brought no libc6 2.x for arm64: the emulated system needs glibc.")
+    return int(named[0][1])
+
+
+def wheels(folder: Path, pins: Mapping[str, str], newest: int) -> None:
+    """Download and unpack the wheels that the emulated Python can use."""
+    pythons = sorted((folder / "root" / "usr" / "bin").glob("python3.*[0-9]"))
+    if not pythons:
+        raise Failure("apt-get brought no Python for arm64: see what the package python3-minimal depends on.")
+    version = pythons[0].name.removeprefix("python")
+    tags = [f"manylinux_2_{minor}_aarch64" for minor in range(newest, OLDEST_GLIBC - 1, -1)] + ["manylinux2014_aarch64"]
+    options = [word for tag in tags for word in ("--platform", tag)]
+    options += ["--python-version", version, "--only-binary", ":all:", "--no-deps", "--quiet"]
+    named = [f"{name}=={pin}" for name, pin in pins.items()]  # what onnxruntime imports to run a model is numpy
+    spoken([sys.executable, "-m", "pip", "download", *options, "--dest", str(folder / "fetched"), *named])
+    for wheel in sorted((folder / "fetched").glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder / "site")
+
+
+def spoken(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> str:
+    """What a command prints.
+
+    Raises:
+        Failure: it fails; the message is its last words.
+    """
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
+        raise Failure(f"{Path(command[0]).name} failed: {' '.join(words[-4:])}")
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
