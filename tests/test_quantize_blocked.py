@@ -59,6 +59,25 @@ def test_a_gemm_takes_its_bias_along(form: str) -> None:
     assert fused(made, "Add") == ("c" in read)
 
 
+@pytest.mark.parametrize("call", ["Add(h, c)", "Add(c, h)"])
+@pytest.mark.parametrize(
+    ("shape", "constant", "merged"),
+    [("M,64", (12,), 1), ("M,64", (1, 12), 1), ("M,64", (1, 1, 12), 0), ("M,64", (5, 1), 0), ("B,M,64", (1, 12), 1)],
+)
+def test_an_add_behind_becomes_the_bias_if_it_is_one(
+    shape: str, constant: tuple[int, ...], merged: int, call: str
+) -> None:
+    axes = "P,Q,R" if shape.startswith("B") or len(constant) == 3 else "P,Q"
+    constants = {"w": normal(64, 12), "c": normal(*constant)}
+    model = text(f"(float[{shape}] x) => (float[{axes}] y) {{ h = MatMul(x, w) y = {call} }}", arrays=constants)
+    made, x = blocked(model, ["MatMul.0"], 32, 1), normal(*([2] if shape.startswith("B") else []), 5, 64, seed=1)
+    assert same_interface(model, made)
+    assert [node.op for node in made.nodes] == ["MatMulNBits", *([] if merged else ["Add"])]
+    exact = x @ round_blocks(constants["w"], 32).weight + constants["c"]
+    found = outputs(made, {"x": x})[0]
+    assert found.shape == exact.shape and np.allclose(found, exact, atol=1e-4)
+
+
 def test_zero_points_are_stored_only_where_they_help() -> None:
     grid = np.random.default_rng(0).integers(-8, 8, (64, 6)).astype(np.float32)
     grid[0] = -8  # on the grid of the middle zero point, not on one from the least to the largest weight

@@ -22,7 +22,7 @@ from edgepress.model import Model, Node
 from edgepress.quantize.blocks import Blocks, round_blocks
 from edgepress.quantize.draft import CONTRIB, Draft, node
 from edgepress.quantize.dynamic import chosen_product
-from edgepress.quantize.products import Product, channel_bias, product, rows
+from edgepress.quantize.products import Product, bias_behind, channel_bias, fits, product, rows
 from edgepress.quantize.regions import typed
 
 LEAST_DEPTH, MANY_ROWS = 256, 16
@@ -81,17 +81,38 @@ def blocked(
         raise InputError(f"Blocks of {block} input channels are not possible: choose a power of two, 16 or more.")
     if accuracy_level not in LEVELS:
         raise InputError(f"There is no accuracy level {accuracy_level} on a CPU: choose 4 for speed or 1 for float.")
-    draft = Draft(model)
+    draft, stated = Draft(model), typed(model)
     for name in sorted(nodes):
         found = chosen_product(model, name)
-        draft.replace(
-            found.node, _written(draft, found, round_blocks(found.weight, block, importance.get(name)), accuracy_level)
-        )
+        weight = round_blocks(found.weight, block, importance.get(name))
+        bias, output, behind = _ending(draft, stated, found)
+        draft.replace(found.node, [_written(draft, found, weight, accuracy_level, bias, output), *behind])
     return draft.finish()
 
 
-def _written(draft: Draft, found: Product, weight: Blocks, level: int) -> list[onnx.NodeProto]:
+def _ending(draft: Draft, stated: Model, found: Product) -> tuple[str, str, list[onnx.NodeProto]]:
+    """How a product ends: the name of its bias, of what it makes, and the nodes behind it.
+
+    The kernel adds a number to every output channel, be it the bias of a Gemm or in an Add of its own; the rest of what
+    a Gemm adds is left to an Add.
+    """
     name, output = found.node.name, found.node.output
+    behind = None if found.bias else bias_behind(draft.model, found)
+    if behind is not None and fits(stated, found, behind[1]):
+        add, constant = behind
+        draft.replace(add, [])
+        return draft.constant(f"{name}/b", draft.model.constants[constant].reshape(-1)), add.output, []
+    values = channel_bias(draft.model, found)
+    if values is not None:
+        return draft.constant(f"{name}/b", values), output, []
+    if not found.bias:
+        return "", output, []
+    unfinished = draft.fresh(f"{output}/y")
+    return "", unfinished, [node("Add", [unfinished, found.bias], [output])]
+
+
+def _written(draft: Draft, found: Product, weight: Blocks, level: int, bias: str, output: str) -> onnx.NodeProto:
+    name = found.node.name
     inputs = [
         found.node.inputs[0],
         draft.constant(f"{name}/w", weight.packed),
@@ -99,15 +120,12 @@ def _written(draft: Draft, found: Product, weight: Blocks, level: int) -> list[o
     ]
     if weight.packed_zero is not None:
         inputs.append(draft.constant(f"{name}/wz", weight.packed_zero))
-    bias = channel_bias(draft.model, found)
-    if bias is not None:
-        inputs += [""] * (5 - len(inputs)) + [draft.constant(f"{name}/b", bias)]
-    behind = found.bias if bias is None else ""
-    unscaled = draft.fresh(f"{output}/y") if behind else output
-    made = node(
+    if bias:
+        inputs += [""] * (5 - len(inputs)) + [bias]
+    return node(
         "MatMulNBits",
         inputs,
-        [unscaled],
+        [output],
         name=name,
         domain=CONTRIB,
         K=found.weight.shape[0],
@@ -116,4 +134,3 @@ def _written(draft: Draft, found: Product, weight: Blocks, level: int) -> list[o
         block_size=weight.values.shape[2],
         accuracy_level=level,
     )
-    return [made, *([node("Add", [unscaled, behind], [output])] if behind else [])]

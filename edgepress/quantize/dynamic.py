@@ -21,7 +21,7 @@ import onnx
 from edgepress.errors import ModelError
 from edgepress.model import Model, Node
 from edgepress.quantize.draft import FLOAT, Draft, node
-from edgepress.quantize.products import Product, channel_bias, product, rows
+from edgepress.quantize.products import Product, bias_behind, channel_bias, fits, product, rows
 from edgepress.quantize.regions import typed
 from edgepress.quantize.weights import Rounded, round_weights
 
@@ -141,30 +141,13 @@ def _bias(draft: Draft, found: Product, weight: Rounded) -> str:
     return found.bias if values is None else draft.constant(f"{found.node.name}/b", values.astype(np.float32))
 
 
-def _bias_behind(model: Model, found: Product) -> tuple[Node, str] | None:
-    """The Add of a constant that alone reads a product, and the constant: onnxruntime takes it for a bias."""
-    output = found.node.output
-    readers = model.consumers(output)
-    if len(readers) != 1 or readers[0].op != "Add" or output in model.outputs:
-        return None
-    other = next((name for name in readers[0].inputs if name != output), output)
-    values = model.constants.get(other)
-    row = values is not None and values.ndim > 0 and values.size == values.shape[-1] > 1
-    return (readers[0], other) if row else None
-
-
 def _misread(model: Model, found: Product) -> bool:
-    """Whether that constant gives the result more axes or columns, which onnxruntime would overlook."""
-    behind = _bias_behind(model, found)
-    if behind is None:
-        return False
-    values, known = model.constants[behind[1]], model.types.get(found.node.inputs[0])
-    rank = len(known.shape) if known is not None and known.shape is not None else 1
-    return values.ndim > rank or values.size != found.weight.shape[1]
+    behind = bias_behind(model, found)
+    return behind is not None and not fits(model, found, behind[1])
 
 
 def _bias_on_the_right(draft: Draft, found: Product) -> None:
-    behind = _bias_behind(draft.model, found)
+    behind = bias_behind(draft.model, found)
     if behind is not None:
         add, constant = behind
         draft.replace(add, [node("Add", [found.node.output, constant], add.outputs, name=add.name)])

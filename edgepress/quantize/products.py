@@ -61,6 +61,28 @@ def channel_bias(model: Model, found: Product) -> np.ndarray | None:
     return np.array(np.broadcast_to(values.reshape(-1), width), np.float32)
 
 
+def bias_behind(model: Model, found: Product) -> tuple[Node, str] | None:
+    """The Add that alone reads a product and adds a row of constants to it, and the name of these."""
+    output = found.node.output
+    readers = model.consumers(output)
+    if len(readers) != 1 or readers[0].op != "Add" or output in model.outputs:
+        return None
+    other = next((name for name in readers[0].inputs if name != output), output)
+    values = model.constants.get(other)
+    row = values is not None and values.ndim > 0 and values.size == values.shape[-1] > 1
+    return (readers[0], other) if row else None
+
+
+def fits(model: Model, found: Product, name: str) -> bool:
+    """Whether a constant is a number for every output channel that leaves the result its shape.
+
+    The types of ``model`` are stated, or only constants of one axis fit.
+    """
+    values, known = model.constants[name], model.types.get(found.node.inputs[0])
+    rank = len(known.shape) if known is not None and known.shape is not None else 1
+    return values.ndim <= rank and values.size == found.weight.shape[1]
+
+
 def rows(model: Model, node: Node, sizes: Mapping[str, int]) -> tuple[int, bool]:
     """Rows of ``x`` in one call (at least), and whether that is all of them.
 
