@@ -232,7 +232,9 @@ def _refitted(
     splits = [split_of(number, part) for number, part in enumerate(fit.parts)]
     joined = fit.joined(splits)
     start = fit.matrix(known)
-    found = refit(joined, start, np.arange(fit.width), biases=fit.biases).matrix if seen.stale or twin.forgets else start
+    found = (
+        refit(joined, start, np.arange(fit.width), biases=fit.biases).matrix if seen.stale or twin.forgets else start
+    )
     written = fit.written(last.fitted(fit, found, joined.whole), known)
     return {name: array.astype(known[name].dtype, copy=False) for name, array in written.items()}
 
