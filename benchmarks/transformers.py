@@ -358,8 +358,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         ratio = "1" if row["ratio"] is None else f"{row['ratio']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
         loss = "" if row["sqnr"] is None else f"{row['sqnr']:.1f}"
         lines.append(f"| {row['net']} | {row['form']} | {row['ms']:.3f} | {ratio} | {row['size']:.3f} | {loss} |")
-    left = [f"{row['net']}, {row['form']}: {line}" for row in rows for line in row["unfused"]]
-    return "\n".join(lines) + "\n" + "".join(f"\nNot fused: {line}.\n" for line in left)
+    left = [f"- {row['net']}, {row['form']}: {line}" for row in rows for line in row["unfused"]]
+    left = ["", "Asked for, but not fused by onnxruntime:", "", *left] if left else []
+    return "\n".join([*lines, *left]) + "\n"
 
 
 def layer_table(rows: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequence_models import (
     EXPORTERS,
+    RECURRENT,
     TRANSFORMERS,
     exported,
     fused,
@@ -158,7 +159,7 @@ def test_what_onnxruntime_does_not_have_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", TRANSFORMERS + RECURRENT)
 def test_networks_keep_their_answers(name: str, exporter: str) -> None:
     model, feed = exported(name, exporter)
     made = blocked(model, products(model), 16)

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from sequence_models import (
     EXPORTERS,
     INT8_PRODUCTS,
+    RECURRENT,
     TRANSFORMERS,
     exported,
     fused,
@@ -189,7 +190,7 @@ def test_names_are_never_taken_twice() -> None:
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", TRANSFORMERS + RECURRENT)
 def test_networks_keep_their_answers(name: str, exporter: str) -> None:
     model, given = exported(name, exporter)
     made = dynamic(model, products(model))
