@@ -31,7 +31,9 @@ def found_lossless(folder: Path, model: Model, samples: np.ndarray) -> Candidate
     cleaned = clean(opened).model
     context, refusals = context_of(request, cleaned, opened.feed)
     assert not refusals
-    return lossless(context, analyze(context), Judge(context, limit_of(request, cleaned, opened.feed)))
+    return lossless(
+        context, analyze(context), Judge(context, limit_of(request, cleaned, opened.feed), opened.model.size)
+    )
 
 
 def worst(model: Model, other: Model, x: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from pipeline_models import CONVNET
 
 from edgepress import cli, targets
 from edgepress.errors import BudgetMissed
-from edgepress.pipeline import compress
+from edgepress.pipeline import apply, compress
 from edgepress.plan import Plan
 from edgepress.report import CLEANED, Report
 from edgepress.report.terminal import render
@@ -67,6 +67,21 @@ def test_a_size_is_met_by_the_file_itself(compressed: Compressed, tmp_path: Path
     report = tried(compressed.request, output=tmp_path / "out.onnx", size_ratio=0.3, prune=False)
     assert report.taken.file_bytes == (tmp_path / "out.onnx").stat().st_size
     assert report.taken.file_bytes <= 0.3 * compressed.request.model.stat().st_size
+
+
+def test_a_small_file_has_widths_of_its_own_for_every_layer_and_is_replayed(
+    compressed: Compressed, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.onnx"
+    report = tried(compressed.request, output=out, size_ratio=0.14, prune=False, max_drop=5)
+    assert report.taken.file_bytes == out.stat().st_size <= 0.14 * report.original.file_bytes
+    plan = Plan.load(tmp_path / "out.plan.json")
+    assert plan.quantization is not None and plan.quantization.rounding == "joint"
+    assert len(set(plan.quantization.levels.values())) > 1
+    again = tmp_path / "again.onnx"
+    assert compressed.request.data is not None
+    apply(compressed.request.model, tmp_path / "out.plan.json", compressed.request.data, again)
+    assert again.read_bytes() == out.read_bytes()
 
 
 def test_multiply_adds_are_met(compressed: Compressed, tmp_path: Path) -> None:

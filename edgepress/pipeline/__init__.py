@@ -16,7 +16,7 @@ from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
 from edgepress.pipeline.build import integer, marked, material, pruned
-from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, lossless, narrower
+from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, lossless, named_apart, narrower
 from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
@@ -94,7 +94,7 @@ def _candidates(
         with recorder.stage("quantize") as stage:
             sources = [cleaned, *found[-QUANTIZED_WIDTHS:]]
             quantized = [item for source in sources for item in _quantized(request, context, judged, source)]
-            found = [*found, *quantized]
+            found = named_apart([*found, *quantized])
             stage.note(
                 f"{len(quantized)} int8 forms, {sum(item.verdict.acceptable for item in quantized)} keep the quality"
             )

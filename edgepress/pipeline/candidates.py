@@ -7,8 +7,9 @@ are in :mod:`edgepress.pipeline.integers`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -103,6 +104,16 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     Models are timed and chosen by name, so names must differ; timing near twins would also tell nothing.
     """
     return list({item.name: item for item in candidates}.values())
+
+
+def named_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """All of them, with a number behind every name that was there before: models are timed and chosen by name."""
+    seen: Counter[str] = Counter()
+    found = []
+    for item in candidates:
+        seen[item.name] += 1
+        found.append(replace(item, name=f"{item.name}-{seen[item.name]}") if seen[item.name] > 1 else item)
+    return found
 
 
 def _narrow(context: Context, analysis: Analysis, judged: Judge, widths: Widths) -> Candidate:

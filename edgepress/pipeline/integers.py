@@ -150,10 +150,10 @@ def _names(source: Candidate, settings: Quantization) -> tuple[str, str]:
 
 
 def _width(settings: Quantization) -> tuple[str, str]:
-    """Name and wording of the width of the weights; empty for int8."""
+    """Name and wording of the width of the weights; empty for int8 rounded to the nearest."""
     counts = set(settings.levels.values())
     if not counts:
-        return "", ""
+        return ("-joint", "jointly rounded int8") if settings.rounding == "joint" else ("", "")
     if len(counts) == 1:
         return f"-{bits(min(counts)):g}bit", f"{bits(min(counts)):g}-bit"
     return f"-{sum(settings.levels.values())}levels", "mixed-width"
