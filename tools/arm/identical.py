@@ -15,6 +15,7 @@ an emulator mean nothing.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import platform
 import sys
 import tempfile
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = []
         for path in (*given.models, *given.float):
             print(f"{path.stem} ...", file=sys.stderr, flush=True)
-            results.append(compare(path, samples_of(path, given.data, given.samples), cores))
+            result = compare(path, samples_of(path, given.data, given.samples), cores)
+            results.append(dataclasses.replace(result, name=f"{path.stem} (float)") if path in given.float else result)
         text = page(results, summary, bool(given.data))
         if given.write:
             given.write.write_text(text, encoding="utf-8")

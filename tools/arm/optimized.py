@@ -3,7 +3,8 @@
 A network is *all integer* if its floats are at its borders only: QuantizeLinear reads what comes from a graph input,
 and DequantizeLinear, or a product that scales its sums itself (QGemm), makes what goes to a graph output. What moves
 values without computing (Reshape, Transpose, ...) is neither. Integer sums are exact in any order; the float steps
-inside an operator (scaling its sums, joining two inputs) are taken value by value, so their order is not the core's.
+inside an operator (scaling its sums, joining two inputs) are taken value by value, so that cores of one instruction set
+take the same ones. x64 may take others: QLinearAdd rounds a sum next to a half another way there.
 """
 
 from __future__ import annotations
