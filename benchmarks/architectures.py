@@ -1,6 +1,6 @@
 """Every network of the test zoo in every export, the classifiers inside the onnx package, and real trained models.
 
-    python benchmarks/architectures.py                     everything (about half an hour on two cores)
+    python benchmarks/architectures.py                     everything (about an hour on two cores)
     python benchmarks/architectures.py --quick             one export of each network, small classifiers
     python benchmarks/architectures.py --only vit light    networks, or parts: zoo, light, shared, speed
 
@@ -39,11 +39,11 @@ SECONDS = 3.0
 STEEPEST = 1.2
 """Largest exponent of time over nodes × channels that counts as about linear."""
 
-COLUMNS = 2500
-"""Widest consumer whose redistribution is tried on the models of others."""
+COLUMNS, WIDER = 2500, {"zfnet512": 5000}
+"""Widest consumer whose redistribution is tried on the models of others; WIDER where that leaves no convolution."""
 
-WIDEST = 6000
-"""Largest side of a matrix behind which nothing is refitted: the squares of its columns would fill the memory."""
+GROUPS = 6
+"""So many groups, evenly spread, lose channels for it in the classifiers of the onnx package: their layers are wide."""
 
 DEPTHS, WIDTHS = (16, 64, 256), (16, 48, 144)
 """Blocks and channels of the synthetic networks."""
@@ -58,7 +58,6 @@ class Outcome:
         variant: the export; empty for files of others.
         wrong: what is wrong, in words.
         gap: why groups are missing that are known to be missing; empty when none are.
-        note: what was not tried.
         skipped: why there is no such export.
         nodes: nodes after normalization.
         groups: prunable groups.
@@ -73,7 +72,6 @@ class Outcome:
     variant: str = ""
     wrong: tuple[str, ...] = ()
     gap: str = ""
-    note: str = ""
     skipped: str = ""
     nodes: int = 0
     groups: int = 0
@@ -222,10 +220,10 @@ def other_outcomes(kind: str, name: str) -> list[Outcome]:
         wrong = _exact(exact.worst, exact.moved, exact.groups)
         tensor = Executor(found.model).parity(feeds[1])
         wrong += [] if tensor is None else [f"torch differs at {tensor!r}"]
-        widest = max((max(a.shape) for a in found.model.constants.values() if a.ndim == 2), default=0)
         count = 24 if kind == "light" else 96
         samples, held = (runs(model, n, seed) for n, seed in ((count, 100), (count // 3, 900)))
-        error = None if widest > WIDEST else losses(found, samples, held, widest=COLUMNS, most=6)
+        most = GROUPS if kind == "light" else len(found.model.nodes)
+        error = losses(found, samples, held, widest=WIDER.get(name, COLUMNS), most=most)
     except (EdgepressError, KeyError, ValueError, RuntimeError) as problem:
         return [Outcome(name, wrong=(f"{type(problem).__name__}: {problem}",))]
     if error is not None and not error.refitted < error.plain:
@@ -235,7 +233,6 @@ def other_outcomes(kind: str, name: str) -> list[Outcome]:
         Outcome(
             name,
             wrong=tuple(wrong),
-            note=f"no redistribution: a layer has {widest} columns" if widest > WIDEST else "",
             nodes=len(found.model.nodes),
             groups=len(prunable),
             channels=sum(group.size for group in prunable),
@@ -384,7 +381,7 @@ def _remarks(outcomes: Sequence[Outcome]) -> str:
     """What is wrong and what is known to be missing, with the exports it concerns."""
     found: dict[str, list[str]] = {}
     for item in outcomes:
-        for text in (*item.wrong, *([f"known gap: {item.gap}"] if item.gap else []), *filter(None, [item.note])):
+        for text in (*item.wrong, *([f"known gap: {item.gap}"] if item.gap else [])):
             found.setdefault(" ".join(text.split())[:300].replace("|", "/"), []).append(item.variant)
     return "; ".join(f"{text} ({', '.join(variants)})" if any(variants) else text for text, variants in found.items())
 
@@ -408,6 +405,7 @@ def report(tables: dict[str, list[list[Outcome]]], points: Sequence[Point]) -> s
         "* groups, channels: what is prunable; all of it is what was expected unless the remarks say otherwise",
         "* worst cut: largest relative difference between cutting channels and zeroing the weights that read them",
         "* error ratio: held-out error after a quarter of every group went, with redistribution over without it",
+        f"  (inside the onnx package of {GROUPS} groups, evenly spread over those read by at most {COLUMNS} columns)",
         "* seconds: normalizing (which runs onnxruntime) + finding the groups, the slowest export, one thread",
         "",
     ]
