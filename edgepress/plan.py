@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ class Quantization:
         dynamic: nodes whose activations are quantized as they come, not with fixed ranges.
         blocked: MatMul nodes with 4-bit weights in blocks of their input channels.
         activation_bits: of activations that are integers: 8, or 16 on targets that run it.
+        given_ranges: least and greatest value of activations, by tensor, in place of what the samples show.
+        given_scales: by node, the weight scale of every output channel, in place of what rounding would choose.
         min_ort: the oldest onnxruntime that must load the file, such as ``1.24``; empty for what int8 needs.
     """
 
@@ -66,6 +69,8 @@ class Quantization:
     dynamic: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     activation_bits: int = 8
+    given_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    given_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     min_ort: str = ""
 
 
@@ -176,7 +181,12 @@ def _quantization(raw: dict[str, Any]) -> Quantization:
         _demand(listed, f"{name} is no list of names")
     levels = raw.get("levels", {})
     _demand(isinstance(levels, dict) and all(map(_levels, levels.values())), "levels is no object of counts, 3 to 255")
-    made = Quantization(**{**raw, **{name: tuple(raw.get(name, ())) for name in _NAMES}})
+    given = {name: _numbers(name, raw.get(name, {})) for name in ("given_ranges", "given_scales")}
+    _demand(all(len(item) == 2 and item[0] <= item[1] for item in given["given_ranges"].values()),
+            "given_ranges has a range that is no pair [least, greatest]")  # fmt: skip
+    _demand(all(item and min(item) > 0 for item in given["given_scales"].values()),
+            "given_scales has a scale that is not above zero")  # fmt: skip
+    made = Quantization(**{**raw, **{name: tuple(raw.get(name, ())) for name in _NAMES}, **given})
     for name, choices in _CHOICES.items():
         _demand(getattr(made, name) in choices, f"{name} is neither {' nor '.join(map(repr, choices))}")
     _demand(_number(made.percentile) and 50 < made.percentile <= 100, "percentile is not within 50..100")
@@ -186,6 +196,16 @@ def _quantization(raw: dict[str, Any]) -> Quantization:
         _demand(isinstance(getattr(made, name), bool), f"{name} is neither true nor false")
     _demand(isinstance(made.min_ort, str), "min_ort is no text")
     return made
+
+
+def _numbers(name: str, raw: object) -> dict[str, tuple[float, ...]]:
+    """Lists of finite numbers by name."""
+    listed = isinstance(raw, dict) and all(isinstance(item, list) for item in raw.values())
+    _demand(listed, f"{name} is no object of lists")
+    found = {key: tuple(item) for key, item in raw.items()} if isinstance(raw, dict) else {}
+    for item in found.values():
+        _demand(all(_number(value) and math.isfinite(value) for value in item), f"{name} has what is no finite number")
+    return found
 
 
 def _levels(value: object) -> bool:

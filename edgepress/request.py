@@ -55,6 +55,7 @@ class Request:
         keep_float: names of nodes that stay float.
         min_ort: the oldest onnxruntime that must load the result; empty for what int8 needs.
         overrides: JSON file with onnxruntime's TensorQuantOverrides; None for none.
+        save_overrides: where the ranges and scales of the result go, in the same form; None writes none.
         dry_run: decide and report, write nothing.
         bench_seconds: how long each round of timing lasts.
 
@@ -88,6 +89,7 @@ class Request:
     keep_float: tuple[str, ...] = ()
     min_ort: str = ""
     overrides: str | None = None
+    save_overrides: Path | None = None
     dry_run: bool = False
     bench_seconds: float = 8.0
 
@@ -112,11 +114,39 @@ class Request:
             levels_of(self.bits)
         widths = ("float", *map(str, targets.find(self.target).activation_bits))
         _require(self.activations in widths, "--activations", self.activations, f"one of {', '.join(widths)}")
-        for name, source in (("--data", self.data), ("--eval-data", self.eval_data), ("--recipe", self.recipe)):
+        self._check_together()
+        files = (("--eval-data", self.eval_data), ("--recipe", self.recipe), ("--overrides", self.overrides))
+        for name, source in (("--data", self.data), *files):
             if source == "":  # an unset variable of a shell; as a path it would be the current folder
                 raise InputError(f"{name} is empty: give a path, or leave the option out.")
         if self.output is None and not self.dry_run:
             raise InputError("There is no place to write the result to: give a path with -o, or use --dry-run.")
+
+    def _check_together(self) -> None:
+        """Options that say the opposite of each other."""
+        asked = {
+            "--bits": self.bits is not None,
+            "--activations": self.activations != "8",
+            "--fixed-point": self.fixed_point,
+            "--codebooks": self.codebooks,
+            "--equalize": self.equalize,
+            "--keep-float": bool(self.keep_float),
+            "--min-ort": bool(self.min_ort),
+            "--overrides": self.overrides is not None,
+        }
+        if not self.quantize and any(asked.values()):
+            option = next(option for option, given in asked.items() if given)
+            raise InputError(f"{option} says how to quantize, and --no-quantize not to: leave one of them out.")
+        if self.equalize and (self.overrides is not None or self.save_overrides is not None):
+            option = "--overrides" if self.overrides is not None else "--save-overrides"
+            raise InputError(
+                f"--equalize changes the weights and ranges that {option} speaks of: leave one of them out."
+            )
+        if self.speedup is not None and targets.find(self.target).artifact:
+            raise InputError(
+                f"--speedup cannot be checked for {self.target}, which this machine is not: leave it out, and time the "
+                "result there."
+            )
 
     @property
     def mixed_widths(self) -> bool:

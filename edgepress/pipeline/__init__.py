@@ -21,6 +21,7 @@ from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
+from edgepress.pipeline.given import check_kept_float
 from edgepress.pipeline.integers import distance, integers
 from edgepress.pipeline.listing import operators
 from edgepress.pipeline.lowbit import mixed
@@ -55,6 +56,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         stage.note(f"{len(opened.model.nodes)} nodes, {opened.model.parameters:,} weights, opset {opened.model.opset}")
     with recorder.stage("clean") as stage:
         normalized = clean(opened)
+        check_kept_float(request.keep_float, opened.model, normalized.model)
         stage.note(
             f"{len(normalized.model.nodes)} nodes, {sum(step.changed for step in normalized.steps)} steps did something"
         )

@@ -10,16 +10,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from edgepress import __version__
+from edgepress.errors import PlanError
 from edgepress.levels import INT8
-from edgepress.model import Model
+from edgepress.model import Model, Node
 from edgepress.ops.weighted import output_axis
 from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_of
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quantize import (
     Observations,
+    Range,
     Rounded,
     activations_to_observe,
     bias_correction,
@@ -121,15 +124,36 @@ def _wanted(model: Model, settings: Quantization) -> dict[str, Wanted]:
             power_of_two=settings.scales == "power-of-two",
             uneven=node.name in settings.codebooks,
             repair=settings.repair,
+            scale=_given_scale(model, node, settings),
         )
         for node in model.nodes
         if node.name not in settings.float_nodes and has_float32_weight(model, node)
     }
 
 
+def _given_scale(model: Model, node: Node, settings: Quantization) -> np.ndarray | None:
+    """The weight scales that the settings give a node, float32; None without."""
+    if node.name not in settings.given_scales:
+        return None
+    given = np.array(settings.given_scales[node.name], np.float32)
+    channels = model.constants[node.inputs[1]].shape[output_axis(node.op, node.attributes)]
+    if given.size != channels:
+        raise PlanError(
+            f"The plan gives node {node.name!r} {given.size} weight scales, but it has {channels} output channels: "
+            "mend given_scales in the plan."
+        )
+    return given
+
+
 def integer(context: Context, made: Material, settings: Quantization) -> Model:
     """The model of integers."""
-    return quantize(made.model, ranges(made.seen, settings), made.weights, settings, context.target)
+    return quantize(made.model, used_ranges(made, settings), made.weights, settings, context.target)
+
+
+def used_ranges(made: Material, settings: Quantization) -> dict[str, Range]:
+    """The observed range of every activation, as the settings want it; those that the settings give go before."""
+    given = {name: Range(*bounds) for name, bounds in settings.given_ranges.items()}
+    return {**ranges(made.seen, settings), **given}
 
 
 def observed(context: Context, model: Model) -> Observations:
@@ -145,7 +169,8 @@ def rounded(context: Context, model: Model, settings: Quantization, seen: Observ
     """
     found = _nearest(model, settings)
     if settings.repair and context.sweep_samples:
-        return repair(model, found, context.repair_chunks, workers=context.workers)
+        scaled = settings.given_scales.keys()
+        return repair(model, found, context.repair_chunks, workers=context.workers, scaled=scaled)
     return {name: _bias_corrected(model, name, item, seen) for name, item in found.items()}
 
 

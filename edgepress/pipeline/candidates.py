@@ -29,7 +29,20 @@ CLOSE_COST = 0.04
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model that could be handed over, and the decisions that make it."""
+    """One model that could be handed over, and the decisions that make it.
+
+    Attributes:
+        name: short, unique among the candidates.
+        label: for people.
+        model: what could be handed over.
+        cuts: the channels that are gone.
+        quantization: how it became integers; None: it did not.
+        verdict: on the hold-out samples.
+        macs: multiply-adds of one sample.
+        parameters: numbers in its float form.
+        cost: share of the cost that pruning has left.
+        predicted: error that the allocation of bits predicts for its answers; None where there was none.
+    """
 
     name: str
     label: str
@@ -40,6 +53,7 @@ class Candidate:
     macs: int
     parameters: int
     cost: float = 1.0
+    predicted: float | None = None
 
     @property
     def size(self) -> int:

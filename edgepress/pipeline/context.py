@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from edgepress.calibrate.feed import Feed
 from edgepress.calibrate.run import CHUNK
 from edgepress.groups import Grouping
 from edgepress.model import Model
+from edgepress.pipeline.given import Given
 from edgepress.targets import Target
 
 ROWS = 16_000
@@ -46,6 +47,7 @@ class Context:
         multiple: kept widths are multiples of this.
         seed: seed of every choice.
         workers: threads for calibration.
+        given: what the user says about single nodes and tensors.
     """
 
     model: Model
@@ -58,6 +60,7 @@ class Context:
     multiple: int
     seed: int
     workers: int
+    given: Given = field(default_factory=Given)
 
     @property
     def positions(self) -> int:

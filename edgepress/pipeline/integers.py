@@ -73,6 +73,7 @@ def base_settings(context: Context, request: Request) -> Quantization:
         float_nodes=request.keep_float,
         scales="power-of-two" if request.fixed_point else "free",
         min_ort=request.min_ort,
+        activation_bits=16 if request.activations == "16" else 8,
     )
 
 
@@ -81,10 +82,14 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
     maker = Maker(context, source, judged)
     base = _at_width(context, source, base_settings(context, request), request)
     made = maker.material(base)
+    stored = dataclasses.replace(base, compute="float")
+    if request.activations == "float":
+        return [maker.form(made, stored)]
     best = maker.closest(made, base)
     settings = best.quantization or base
     found = [best, *_with_float_layers(maker, best, settings)]
-    found.append(maker.form(made, dataclasses.replace(base, compute="float")))
+    if not context.target.artifact:  # an accelerator gains nothing by weights that are only stored as integers
+        found.append(maker.form(made, stored))
     if request.equalize:
         found += _equalized(maker, settings, best)
     return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
@@ -92,13 +97,18 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
 
 def _at_width(context: Context, source: Candidate, base: Quantization, request: Request) -> Quantization:
     """Settings at the number of levels that the request names; int8 without."""
-    if request.levels is None or request.levels >= INT8:
-        joint = request.fixed_point and context.sweep_samples  # power-of-two scales want the better rounding
-        return dataclasses.replace(base, rounding="joint" if joint else "nearest")
+    base = context.given.into(base, source.model, context.model)
+    settled = {*base.float_nodes, *context.given.decided}
     names = [node.name for node in source.model.nodes if has_float32_weight(source.model, node)]
-    levels = {name: request.levels for name in names if name not in base.float_nodes}
-    codebooks = tuple(levels) if request.codebooks else ()
-    return dataclasses.replace(base, rounding="joint", levels=levels, codebooks=codebooks)
+    few = request.levels is not None and request.levels < INT8
+    levels = {name: request.levels for name in names if name not in settled and few and request.levels}
+    joint = levels or base.levels or request.fixed_point  # power-of-two scales want the better rounding, too
+    return dataclasses.replace(
+        base,
+        rounding="joint" if joint and context.sweep_samples else "nearest",
+        levels={**base.levels, **levels},
+        codebooks=tuple(levels) if request.codebooks else (),
+    )
 
 
 def _with_float_layers(maker: Maker, best: Candidate, settings: Quantization) -> list[Candidate]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 from edgepress.levels import INT8
 from edgepress.pipeline.candidates import Candidate, Judge
@@ -17,7 +18,7 @@ from edgepress.pipeline.context import Context
 from edgepress.pipeline.integers import Maker, distance
 from edgepress.pipeline.widths import Table, width_table
 from edgepress.plan import Quantization
-from edgepress.planner.levels import allocate
+from edgepress.planner.levels import allocate, predicted
 from edgepress.quantize import has_float32_weight
 from edgepress.quantize.unpacking import narrowest
 from edgepress.request import Request
@@ -44,7 +45,8 @@ def mixed(
         goal: bytes that the file may have; None for as few as quality allows.
     """
     settings = dataclasses.replace(wide.quantization or Quantization(), rounding="joint", equalize=False)
-    nodes = [name for name in _integer_nodes(source) if name not in settings.float_nodes]
+    settled = {*settings.float_nodes, *context.given.decided}
+    nodes = [name for name in _integer_nodes(source) if name not in settled]
     table = width_table(
         context,
         source.model,
@@ -55,7 +57,8 @@ def mixed(
     )
     if not table:
         return []
-    search = _Search(Maker(context, source, judged), settings, table, wide.size, request.codebooks)
+    others: tuple[Literal["float"], ...] = () if context.target.artifact else ("float",)
+    search = _Search(Maker(context, source, judged), settings, table, wide.size, request.codebooks, others)
     found = list(search.smallest() if goal is None else search.within(goal))
     accepted = [item for item in found if item.verdict.acceptable]
     return _smallest_of_each(accepted) if accepted else sorted(found, key=lambda item: distance(item.verdict))[:1]
@@ -80,6 +83,7 @@ class _Search:
     table: Table
     wide: int
     codebooks: bool
+    others: tuple[Literal["float"], ...]
 
     def smallest(self) -> Iterator[Candidate]:
         """Forms on the way to the smallest acceptable one."""
@@ -107,14 +111,16 @@ class _Search:
             budget -= over
 
     def forms(self, budget: int) -> list[Candidate]:
-        """The int8 and the stored form of one budget."""
+        """The form of one budget, and the stored one where that is of use."""
         levels = allocate(self.table, budget)
         few = {name: count for name, count in levels.items() if count < INT8}
         books = tuple(name for name, count in few.items() if count <= 16) if self.codebooks else ()
-        settings = dataclasses.replace(self.settings, levels=few, codebooks=books)
+        settings = dataclasses.replace(self.settings, levels={**self.settings.levels, **few}, codebooks=books)
         made = self.maker.material(settings)
-        stored = dataclasses.replace(settings, compute="float")
-        return [self.maker.form(made, settings), self.maker.form(made, stored)]
+        error = predicted(self.table, levels)
+        forms = dict.fromkeys((self.settings.compute, *self.others))
+        found = [self.maker.form(made, dataclasses.replace(settings, compute=compute)) for compute in forms]
+        return [dataclasses.replace(item, predicted=error) for item in found]
 
     def _least(self) -> int:
         """Bytes of the narrowest widths."""

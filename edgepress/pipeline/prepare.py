@@ -13,7 +13,7 @@ from edgepress import targets
 from edgepress.calibrate import Feed, open_feed, split
 from edgepress.calibrate.feed import overlap
 from edgepress.calibrate.views import parts
-from edgepress.errors import DataError, ModelError, Refusal, UnsupportedError
+from edgepress.errors import DataError, ModelError, OutputError, Refusal, UnsupportedError
 from edgepress.executor import Executor
 from edgepress.executor.sweep import affordable
 from edgepress.groups import find_groups
@@ -24,6 +24,7 @@ from edgepress.normalize.admission import admit
 from edgepress.pipeline.analysis import shuffled
 from edgepress.pipeline.answers import row_axes
 from edgepress.pipeline.context import ROWS_PER_COLUMN, SWEEP_SAMPLES, Context, inputs_of
+from edgepress.pipeline.given import given_by
 from edgepress.quality import Limit, Measure
 from edgepress.quantize import quantize_refusal
 from edgepress.request import Request, check_input, check_output, plan_path, report_path
@@ -73,7 +74,8 @@ def read(request: Request) -> Opened:
 
 def _check_needs_no_data(request: Request) -> None:
     budgets = (("--mac-ratio", request.mac_ratio), ("--size-ratio", request.size_ratio), ("--speedup", request.speedup))
-    for option, value in (*budgets, ("--eval-data", request.eval_data), ("--recipe", request.recipe)):
+    files = (("--eval-data", request.eval_data), ("--recipe", request.recipe), ("--overrides", request.overrides))
+    for option, value in (*budgets, *files, ("--keep-float", request.keep_float or None), ("--bits", request.bits)):
         if value is not None:
             raise DataError(f"{option} is of no use without samples, as a model can only be cleaned then: add --data.")
 
@@ -81,10 +83,13 @@ def _check_needs_no_data(request: Request) -> None:
 def check_places(request: Request, external: Iterable[Path]) -> None:
     """Neither the output nor the plan and the report beside it may overwrite anything that is read."""
     if request.output is not None and not request.dry_run:
-        named = [Path(name) for name in (request.data, request.eval_data, request.recipe) if name is not None]
-        sources = [*named, *external]
-        for path in (request.output, plan_path(request.output), report_path(request.output)):
+        given = (request.data, request.eval_data, request.recipe, request.overrides)
+        sources = [*(Path(name) for name in given if name is not None), *external]
+        written = [request.output, plan_path(request.output), report_path(request.output)]
+        for path in (*written, *([] if request.save_overrides is None else [request.save_overrides])):
             check_output(request.model, path, others=sources)
+        if request.save_overrides in written:
+            raise OutputError(f"--save-overrides is {request.save_overrides}, which is written already: give another.")
 
 
 def clean(opened: Opened) -> Normalized:
@@ -95,13 +100,14 @@ def clean(opened: Opened) -> Normalized:
 
 def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context, tuple[Refusal, ...]]:
     """Split the samples and look at the graph; also returns why it cannot be refitted or quantized, if so."""
+    target = targets.find(request.target)
+    given = given_by(request, normalized, target)
     fit, hold_out = split(feed, seed=request.seed, hold_out=HOLD_OUT)
     if not len(fit) or not len(hold_out):
         raise DataError(
             "The samples cannot be split into some to fit on and some to judge by (they are all alike, or too few for "
             f"the model's batch of {feed.step}): give more and different ones."
         )
-    target = targets.find(request.target)
     reason = _executor_refusal(normalized, fit)
     context = Context(
         model=normalized,
@@ -114,6 +120,7 @@ def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context
         multiple=request.width_multiple or target.multiple,
         seed=request.seed,
         workers=request.workers or 2,
+        given=given,
     )
     unquantized = quantize_refusal(normalized) if request.quantize else None
     return shuffled(context), tuple(problem for problem in (reason, unquantized) if problem is not None)

@@ -44,6 +44,7 @@ class Wanted:
         power_of_two: scales are 2^n.
         uneven: levels lie where the weights are (k-means).
         repair: match the deviation of the outputs.
+        scale: float32 ``[channels]``, the scale of every output channel where it is given; it stays as it is.
     """
 
     levels: int = INT8
@@ -51,6 +52,7 @@ class Wanted:
     power_of_two: bool = False
     uneven: bool = False
     repair: bool = True
+    scale: np.ndarray | None = None
 
 
 @dataclass
@@ -78,7 +80,8 @@ class Joint:
         """Round a refitted matrix and match its outputs."""
         if not self.wants(fit):
             return matrix
-        made = round_matrix(matrix, moments, self.wanted[fit.node.name], biases=fit.biases)
+        wanted = _for_rows(self.wanted[fit.node.name], fit.node, fit.parts[0].weights[0])
+        made = round_matrix(matrix, moments, wanted, biases=fit.biases)
         for part in fit.parts:
             self._keep(part.node, part.weights[0], made)
         return made.matrix
@@ -92,7 +95,8 @@ class Joint:
         item = round_nearest(seen.parameters[node.inputs[1]], axis, self.wanted[node.name])
         if self._matcher is None:
             self._matcher = Matcher(self.model)
-        self.rounded[node.name], arrays = self._matcher.match(seen, item)
+        scaled = self.wanted[node.name].scale is not None
+        self.rounded[node.name], arrays = self._matcher.match(seen, item, rescale=not scaled)
         return arrays
 
     def _one_weight(self, node: Node, weights: tuple[Source, ...]) -> bool:
@@ -112,6 +116,14 @@ class Joint:
         values = source.written(before.values, made.whole)
         book = None if made.codebook is None else np.unique(np.concatenate([made.codebook, *_books(before)]))
         self.rounded[node.name] = replace(before, values=values, scale=scale, codebook=book)
+
+
+def _for_rows(wanted: Wanted, node: Node, source: Source) -> Wanted:
+    """What is wanted of the rows of one part: its own of the given scales."""
+    if wanted.scale is None:
+        return wanted
+    axis = output_axis(node.op, node.attributes) % len(source.shape)
+    return replace(wanted, scale=wanted.scale[source.outputs_along(axis)])
 
 
 def _books(item: Rounded) -> tuple[np.ndarray, ...]:
@@ -144,7 +156,7 @@ def round_matrix(matrix: np.ndarray, moments: Gram, wanted: Wanted, *, biases: i
     grid = _grid(weight, np.maximum(np.diag(spread), 1e-12), wanted)
     whole = obs(weight, Factor.of(spread), grid)
     scale = grid.scale.astype(np.float32)
-    if mean is not None and wanted.repair:
+    if mean is not None and wanted.repair and wanted.scale is None:
         scale = _matched(whole, scale, spread, moments, wanted)
     made = matrix.copy()
     made[:, :columns] = whole * scale.astype(np.float64)[:, None]
@@ -155,7 +167,7 @@ def round_matrix(matrix: np.ndarray, moments: Gram, wanted: Wanted, *, biases: i
 
 def round_nearest(weight: np.ndarray, axis: int, wanted: Wanted) -> Rounded:
     """Round a weight to the nearest, with one scale per index of ``axis``; no inputs are known."""
-    if wanted.levels >= INT8 and not wanted.uneven and not wanted.power_of_two:
+    if wanted.levels >= INT8 and not wanted.uneven and not wanted.power_of_two and wanted.scale is None:
         return round_weights(weight, axis, wanted.limit)
     front = np.moveaxis(weight, axis, 0)
     rows = front.reshape(len(front), -1).astype(np.float64)
@@ -168,10 +180,12 @@ def round_nearest(weight: np.ndarray, axis: int, wanted: Wanted) -> Rounded:
 
 def _grid(weight: np.ndarray, importance: np.ndarray, wanted: Wanted) -> Grid:
     """Scales and levels of a matrix ``[rows, columns]``; ``importance`` is what an error in each column costs."""
-    if wanted.uneven:
-        return codebook(weight, importance, wanted.levels, wanted.limit)
     low, high = within(wanted.levels, wanted.limit)
     bounds = np.full(len(weight), low), np.full(len(weight), high)
+    if wanted.scale is not None:
+        return Grid(wanted.scale.astype(np.float64), *bounds)
+    if wanted.uneven:
+        return codebook(weight, importance, wanted.levels, wanted.limit)
     scale = best_scales(weight, importance, *bounds, power_of_two=wanted.power_of_two)
     return Grid(scale.astype(np.float64), *bounds)
 

@@ -14,7 +14,7 @@ bit-widths.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -36,6 +36,7 @@ def repair(
     chunks: Sequence[Mapping[str, np.ndarray]],
     *,
     workers: int,
+    scaled: Collection[str] = (),
 ) -> dict[str, Rounded]:
     """Rescale and shift rounded weights so that every output keeps its float mean and deviation.
 
@@ -44,6 +45,7 @@ def repair(
         rounded: rounded weights by node name; nodes that are missing stay float.
         chunks: calibration inputs, ready to run (held in memory).
         workers: threads.
+        scaled: nodes whose scales are given and stay as they are: only their mean is matched.
     """
     changed = model.with_constants({model.node(name).inputs[1]: item.weight for name, item in rounded.items()})
     result = dict(rounded)
@@ -53,7 +55,7 @@ def repair(
         name = seen.node.name
         if name not in rounded:
             return {}
-        result[name], arrays = matcher.match(seen, rounded[name])
+        result[name], arrays = matcher.match(seen, rounded[name], rescale=name not in scaled)
         return arrays
 
     sweep(model, changed, chunks, visit, workers=workers)
@@ -67,11 +69,11 @@ class Matcher:
         """Match nodes of this model (its own weights do not matter)."""
         self.model, self.executor = model, Executor(model)
 
-    def match(self, seen: Visit, item: Rounded) -> tuple[Rounded, dict[str, np.ndarray]]:
+    def match(self, seen: Visit, item: Rounded, *, rescale: bool = True) -> tuple[Rounded, dict[str, np.ndarray]]:
         """New scale and bias of a node, and the parameters to go on with; without a bias the item as it is."""
         if not _has_bias(self.model, seen.node):
             return item, {seen.node.inputs[1]: item.weight}
-        return _match(self.executor, seen, item, self.model.constants[seen.node.inputs[2]])
+        return _match(self.executor, seen, item, self.model.constants[seen.node.inputs[2]], rescale)
 
 
 def _has_bias(model: Model, node: Node) -> bool:
@@ -84,7 +86,7 @@ def _has_bias(model: Model, node: Node) -> bool:
 
 
 def _match(
-    executor: Executor, seen: Visit, item: Rounded, own_bias: np.ndarray
+    executor: Executor, seen: Visit, item: Rounded, own_bias: np.ndarray, rescale: bool
 ) -> tuple[Rounded, dict[str, np.ndarray]]:
     """New scale and bias of one node, and the parameters to go on with."""
     weight_name, bias_name = seen.node.inputs[1], seen.node.inputs[2]
@@ -106,7 +108,7 @@ def _match(
     now, wanted = (reduce(Moments.merge, side) for side in zip(*pairs, strict=True))
     gain = np.clip(wanted.deviation / np.maximum(now.deviation, 1e-12), *LIMITS)
     gain = np.where(now.deviation < 1e-3 * wanted.deviation, 1.0, gain)
-    gain = np.where(wanted.deviation == 0, 1.0, gain)
+    gain = np.where((wanted.deviation == 0) | (not rescale), 1.0, gain)
     bias = (own_bias.astype(np.float64).ravel() - now.mean) * gain + wanted.mean
     fixed = dataclasses.replace(item, scale=(item.scale * gain).astype(np.float32), bias=bias.astype(np.float32))
     return fixed, {
