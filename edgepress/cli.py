@@ -113,6 +113,7 @@ def main() -> None:
 
     \b
       edgepress compress model.onnx --data samples.npz   cut, quantize, measure
+      edgepress quantize model.onnx --data samples.npz   only quantize
       edgepress bench model.onnx model.edge.onnx         time against each other
       edgepress explain model.onnx                       what can be cut, and why
       edgepress ops model.onnx                           operators that are known
@@ -169,7 +170,15 @@ def compress(model: Path, output: Path | None, quiet: bool, verbose: bool, as_js
 
 @main.command(short_help="Quantize a model as far as its quality is kept.")
 @_model
-@_options(_data, *_limit_options, _size_ratio, _speedup, *_width_options, *_run_options)
+@_options(
+    _data,
+    *_limit_options,
+    _size_ratio,
+    _speedup,
+    *_width_options,
+    click.option("--save-overrides", type=PATH, metavar="JSON", help="Write ranges and scales in the same form."),
+    *_run_options,
+)
 def quantize(model: Path, output: Path | None, quiet: bool, verbose: bool, as_json: bool, **settings: Any) -> None:
     """Quantize MODEL: weights and activations become integers where that keeps quality and is not slower."""
     if settings["data"] is None:

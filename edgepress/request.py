@@ -142,6 +142,8 @@ class Request:
             raise InputError(
                 f"--equalize changes the weights and ranges that {option} speaks of: leave one of them out."
             )
+        if self.save_overrides is not None and self.prune and self.quantize:
+            raise InputError("--save-overrides speaks of the weights as they came, which pruning cuts: do not prune.")
         if self.speedup is not None and targets.find(self.target).artifact:
             raise InputError(
                 f"--speedup cannot be checked for {self.target}, which this machine is not: leave it out, and time the "
@@ -204,26 +206,27 @@ def check_input(model: Path) -> None:
     raise ModelError(f"{model} is {kind}: {advice}")
 
 
-def check_output(model: Path, output: Path, *, others: Sequence[Path] = ()) -> None:
+def check_output(model: Path, output: Path, *, others: Sequence[Path] = (), option: str = "-o") -> None:
     """Check, before any work, that ``output`` can be written and overwrites nothing that is read.
 
     Args:
         model: the input model.
         output: the place asked for; links are followed.
         others: further files that are read (samples, recipe, plan); those that do not exist are passed over.
+        option: the option that names the place.
 
     Raises:
         OutputError: says what is wrong with the place.
     """
     if output.is_dir():
-        raise OutputError(f"{output} is a folder: give a file name inside it with -o.")
+        raise OutputError(f"{output} is a folder: give a file name inside it with {option}.")
     if output.exists() and not output.is_file():
-        raise OutputError(f"{output} is not a regular file: give another path with -o.")
+        raise OutputError(f"{output} is not a regular file: give another path with {option}.")
     for source in (model, *others):
         if output.exists() and source.exists() and output.samefile(source):
-            raise OutputError(f"{output} is the same file as the input {source}: give another path with -o.")
+            raise OutputError(f"{output} is the same file as the input {source}: give another path with {option}.")
     folder = output.parent
     if not folder.is_dir():
-        raise OutputError(f"The folder {folder} does not exist: create it or give another path with -o.")
+        raise OutputError(f"The folder {folder} does not exist: create it or give another path with {option}.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {folder} cannot be written to: give another path with -o.")
+        raise OutputError(f"The folder {folder} cannot be written to: give another path with {option}.")

@@ -15,7 +15,7 @@ from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
-from edgepress.pipeline.build import integer, marked, material, pruned
+from edgepress.pipeline.build import as_overrides, integer, marked, material, pruned
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, lossless, named_apart, narrower
 from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
@@ -168,10 +168,22 @@ def _hand_over(request: Request, findings: Findings, recorder: Recorder) -> Repo
         finished = marked(chosen.model, plan)
         write_atomically(plan_path(request.output), plan.to_json().encode())
         finished.save(request.output)
+        _save_overrides(findings, chosen)
         stage.note(str(request.output))
     result = report(findings, recorder.rows, request.output)
     write_atomically(report_path(request.output), result.to_json().encode())
     return result
+
+
+def _save_overrides(findings: Findings, chosen: Candidate) -> None:
+    """Ranges and scales of the result, where they are asked for; of a float result there are none."""
+    place, context = findings.request.save_overrides, findings.context
+    if place is None:
+        return
+    text = "{}\n"
+    if context is not None and chosen.quantization is not None:
+        text = as_overrides(context, context.model, chosen.quantization)
+    write_atomically(place, text.encode())
 
 
 def _plan(findings: Findings, chosen: Candidate) -> Plan:

@@ -30,9 +30,11 @@ from edgepress.quantize import (
     observe,
     quantize,
     ranges,
+    to_json,
 )
 from edgepress.quantize.equalize import equalize
 from edgepress.quantize.joint import Joint, Wanted, round_nearest
+from edgepress.quantize.qdq import written_grids
 from edgepress.quantize.repair import repair
 from edgepress.surgery.cut import Cutting, cut
 from edgepress.surgery.fold import fold
@@ -157,6 +159,13 @@ def used_ranges(made: Material, settings: Quantization) -> dict[str, Range]:
 
 
 def observed(context: Context, model: Model) -> Observations:
+def as_overrides(context: Context, model: Model, settings: Quantization) -> str:
+    """The ranges and scales of the integer model of an uncut float one, as TensorQuantOverrides."""
+    made = material(context, (), model, settings)
+    found, weights = written_grids(made.model, used_ranges(made, settings), made.weights, settings, context.target)
+    return to_json(made.model, found, weights)
+
+
     """Ranges and histograms of every activation that may carry a Q."""
     return observe(model, first(context.fit, QUANTIZE_SAMPLES), activations_to_observe(model, (), context.target))
 

@@ -86,10 +86,14 @@ def check_places(request: Request, external: Iterable[Path]) -> None:
         given = (request.data, request.eval_data, request.recipe, request.overrides)
         sources = [*(Path(name) for name in given if name is not None), *external]
         written = [request.output, plan_path(request.output), report_path(request.output)]
-        for path in (*written, *([] if request.save_overrides is None else [request.save_overrides])):
+        for path in written:
             check_output(request.model, path, others=sources)
-        if request.save_overrides in written:
-            raise OutputError(f"--save-overrides is {request.save_overrides}, which is written already: give another.")
+        if request.save_overrides is not None:
+            check_output(request.model, request.save_overrides, others=sources, option="--save-overrides")
+            if request.save_overrides in written:
+                raise OutputError(
+                    f"{request.save_overrides} would be written twice: give another path with --save-overrides."
+                )
 
 
 def clean(opened: Opened) -> Normalized:

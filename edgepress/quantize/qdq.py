@@ -39,7 +39,7 @@ from edgepress.quantize.regions import (
     units,
 )
 from edgepress.quantize.scales import half
-from edgepress.quantize.shortcuts import as_convolutions
+from edgepress.quantize.shortcuts import Rewritten, as_convolutions
 from edgepress.quantize.slim import slim
 from edgepress.quantize.unpacking import FEWEST_HALVES, float_vector, int8_weight, narrowest
 from edgepress.quantize.weights import Rounded, round_weights, to_grid
@@ -79,17 +79,7 @@ def quantize(
     problem = quantize_refusal(model)
     if problem is not None:
         raise ModelError(f"Int8: {problem.reason}: normalize the model first.")
-    model = typed(model)
-    everything = {unit.name for unit in units(model) if unit.role is Role.WEIGHTED}
-    by_rule = everything if settings.compute == "float" else stays_float(model, target).keys()
-    weighted = rounded.keys() - set(settings.float_nodes) - by_rule
-    rewritten = as_convolutions(model, weighted)
-    weights = {name: _scaled(model, rounded[name], name, target) for name in weighted} | dict(rewritten.rounded)
-    stored = {
-        unit.name: rounded.get(unit.name) or _round(model, unit, settings.weight_limit)
-        for unit in units(model)
-        if unit.role is Role.WEIGHTED and unit.name in by_rule and unit.name not in settings.float_nodes
-    }
+    rewritten, weights, stored = _integer_weights(typed(model), rounded, settings, target)
     made = _written(
         rewritten.model,
         ranges,
@@ -101,6 +91,38 @@ def quantize(
         settings.activation_bits,
     )
     return slim(made)
+
+
+def written_grids(
+    model: Model,
+    ranges: Mapping[str, Range],
+    rounded: Mapping[str, Rounded],
+    settings: Quantization,
+    target: Target,
+) -> tuple[dict[str, Grid], dict[str, Rounded]]:
+    """The grid of every activation and the weights of every node of a model, as :func:`quantize` writes them."""
+    rewritten, weights, stored = _integer_weights(typed(model), rounded, settings, target)
+    *_, made = _placed(rewritten.model, ranges, weights, rewritten.same, target, settings.activation_bits)
+    tensors = {*model.inputs, *(name for node in model.nodes for name in node.outputs)}
+    own = {name: item for name, item in {**weights, **stored}.items() if name not in rewritten.rounded}
+    return {name: grid for name, grid in made.items() if name in tensors}, own
+
+
+def _integer_weights(
+    model: Model, rounded: Mapping[str, Rounded], settings: Quantization, target: Target
+) -> tuple[Rewritten, dict[str, Rounded], dict[str, Rounded]]:
+    """A typed model with its shortcuts rewritten, the weights of its int8 nodes, and those that are only stored."""
+    everything = {unit.name for unit in units(model) if unit.role is Role.WEIGHTED}
+    by_rule = everything if settings.compute == "float" else stays_float(model, target).keys()
+    weighted = rounded.keys() - set(settings.float_nodes) - by_rule
+    rewritten = as_convolutions(model, weighted)
+    weights = {name: _scaled(model, rounded[name], name, target) for name in weighted} | dict(rewritten.rounded)
+    stored = {
+        unit.name: rounded.get(unit.name) or _round(model, unit, settings.weight_limit)
+        for unit in units(model)
+        if unit.role is Role.WEIGHTED and unit.name in by_rule and unit.name not in settings.float_nodes
+    }
+    return rewritten, weights, stored
 
 
 def quantize_refusal(model: Model) -> Refusal | None:
@@ -147,14 +169,26 @@ def _written(
     proto = model.edit()
     proto.ir_version = max(proto.ir_version, IR_VERSION)
     del proto.graph.node[:]
-    infinite = [name for name, bound in ranges.items() if not bound.finite]
-    found, inside = units(model, target), int8_units(model, rounded.keys(), infinite, target)
-    made = grids(model, found, inside, ranges, same, fixed=target.fixed_grids, bits=activation_bits)
+    found, inside, made = _placed(model, ranges, rounded, same, target, activation_bits)
     writer = _Writer(model, proto, found, inside, {**rounded, **stored}, made, runtime)
     for node, original in zip(model.nodes, model.edit().graph.node, strict=True):
         writer.write(node.name, original)
     writer.finish()
     return Model.of(proto)
+
+
+def _placed(
+    model: Model,
+    ranges: Mapping[str, Range],
+    rounded: Mapping[str, Rounded],
+    same: Mapping[str, str],
+    target: Target,
+    activation_bits: int,
+) -> tuple[tuple[Unit, ...], Collection[str], dict[str, Grid]]:
+    """The units of a typed model, which of them run in int8, and the grids of their activations."""
+    infinite = [name for name, bound in ranges.items() if not bound.finite]
+    found, inside = units(model, target), int8_units(model, rounded.keys(), infinite, target)
+    return found, inside, grids(model, found, inside, ranges, same, fixed=target.fixed_grids, bits=activation_bits)
 
 
 @dataclass
