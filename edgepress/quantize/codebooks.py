@@ -23,8 +23,8 @@ ROUNDS = 20
 BINS = 4096
 
 
-def codebook(weight: np.ndarray, importance: np.ndarray, levels: int, limit: int) -> Grid:
-    """The grid of a layer: one scale for each row, one codebook for all.
+def codebook(weight: np.ndarray, importance: np.ndarray, levels: int, limit: int) -> np.ndarray:
+    """The levels of a layer, the same for all rows: whole numbers, rising.
 
     Args:
         weight: float ``[rows, columns]``.
@@ -32,13 +32,23 @@ def codebook(weight: np.ndarray, importance: np.ndarray, levels: int, limit: int
         levels: how many values at the most.
         limit: largest ``|value|``.
     """
-    scale = half(np.maximum(np.abs(weight).max(axis=1) / limit, SMALLEST_SCALE)).astype(np.float64)
+    scale = _scales(weight, limit)
     steps = (weight / scale[:, None]).ravel()
     cost = np.broadcast_to(importance, weight.shape).ravel() * np.repeat(scale**2, weight.shape[1])
     centres = _kmeans(steps, cost, levels, limit)
-    whole = np.unique(np.append(centres[np.argsort(np.abs(centres))][1:], 0).astype(np.int64))  # the smallest becomes 0
-    low, high = np.full(len(weight), whole[0]), np.full(len(weight), whole[-1])
-    return Grid(scale, low, high, whole)
+    return np.unique(np.append(centres[np.argsort(np.abs(centres))][1:], 0).astype(np.int64))  # the smallest becomes 0
+
+
+def on_codebook(weight: np.ndarray, levels: np.ndarray, limit: int, *, power_of_two: bool = False) -> Grid:
+    """The grid of a matrix: a scale for each row that brings its largest weight to the limit, the given levels."""
+    scale = _scales(weight, limit)
+    if power_of_two:
+        scale = np.exp2(np.ceil(np.log2(scale)))
+    return Grid(scale, np.full(len(weight), levels[0]), np.full(len(weight), levels[-1]), levels)
+
+
+def _scales(weight: np.ndarray, limit: int) -> np.ndarray:
+    return half(np.maximum(np.abs(weight).max(axis=1) / limit, SMALLEST_SCALE)).astype(np.float64)
 
 
 def _kmeans(steps: np.ndarray, cost: np.ndarray, levels: int, limit: int) -> np.ndarray:

@@ -94,8 +94,8 @@ def _bits(levels: int, room: int, kind: type) -> float:
 
 
 def _digits(levels: int, room: int) -> int:
-    """Digits of base ``levels`` that fit into ``room`` bits."""
+    """Digits of base ``levels`` (a single level counts as two) that fit into ``room`` bits."""
     count = 0
-    while levels ** (count + 1) <= 2**room:
+    while max(levels, 2) ** (count + 1) <= 2**room:
         count += 1
     return count

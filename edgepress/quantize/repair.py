@@ -14,7 +14,7 @@ bit-widths.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -29,6 +29,17 @@ from edgepress.quantize.weights import Rounded
 
 LIMITS = (0.5, 2.0)
 
+STILL = 1e-5
+"""Outputs that deviate by less than this share of their size are constant: what they do deviate by is noise."""
+
+Settle = Callable[[np.ndarray], np.ndarray]
+"""Gives scales of the kind that a layer may have, near those that are wished for."""
+
+
+def as_float32(scales: np.ndarray) -> np.ndarray:
+    """Any scale will do."""
+    return np.asarray(scales, np.float32)
+
 
 def repair(
     model: Model,
@@ -37,6 +48,7 @@ def repair(
     *,
     workers: int,
     scaled: Collection[str] = (),
+    settle: Settle = as_float32,
 ) -> dict[str, Rounded]:
     """Rescale and shift rounded weights so that every output keeps its float mean and deviation.
 
@@ -46,6 +58,7 @@ def repair(
         chunks: calibration inputs, ready to run (held in memory).
         workers: threads.
         scaled: nodes whose scales are given and stay as they are: only their mean is matched.
+        settle: what the other scales may be: float32, or numbers of some kind among them.
     """
     changed = model.with_constants({model.node(name).inputs[1]: item.weight for name, item in rounded.items()})
     result = dict(rounded)
@@ -55,7 +68,7 @@ def repair(
         name = seen.node.name
         if name not in rounded:
             return {}
-        result[name], arrays = matcher.match(seen, rounded[name], rescale=name not in scaled)
+        result[name], arrays = matcher.match(seen, rounded[name], rescale=name not in scaled, settle=settle)
         return arrays
 
     sweep(model, changed, chunks, visit, workers=workers)
@@ -69,11 +82,21 @@ class Matcher:
         """Match nodes of this model (its own weights do not matter)."""
         self.model, self.executor = model, Executor(model)
 
-    def match(self, seen: Visit, item: Rounded, *, rescale: bool = True) -> tuple[Rounded, dict[str, np.ndarray]]:
-        """New scale and bias of a node, and the parameters to go on with; without a bias the item as it is."""
+    def match(
+        self, seen: Visit, item: Rounded, *, rescale: bool = True, settle: Settle = as_float32
+    ) -> tuple[Rounded, dict[str, np.ndarray]]:
+        """New scale and bias of a node, and the parameters to go on with; without a bias the item as it is.
+
+        Args:
+            seen: the node.
+            item: its rounded weight.
+            rescale: match the deviation too, not only the mean.
+            settle: what scales may be.
+        """
         if not _has_bias(self.model, seen.node):
             return item, {seen.node.inputs[1]: item.weight}
-        return _match(self.executor, seen, item, self.model.constants[seen.node.inputs[2]], rescale)
+        own_bias = self.model.constants[seen.node.inputs[2]]
+        return _match(self.executor, seen, item, own_bias, settle if rescale else None)
 
 
 def _has_bias(model: Model, node: Node) -> bool:
@@ -86,7 +109,7 @@ def _has_bias(model: Model, node: Node) -> bool:
 
 
 def _match(
-    executor: Executor, seen: Visit, item: Rounded, own_bias: np.ndarray, rescale: bool
+    executor: Executor, seen: Visit, item: Rounded, own_bias: np.ndarray, settle: Settle | None
 ) -> tuple[Rounded, dict[str, np.ndarray]]:
     """New scale and bias of one node, and the parameters to go on with."""
     weight_name, bias_name = seen.node.inputs[1], seen.node.inputs[2]
@@ -108,9 +131,10 @@ def _match(
     now, wanted = (reduce(Moments.merge, side) for side in zip(*pairs, strict=True))
     gain = np.clip(wanted.deviation / np.maximum(now.deviation, 1e-12), *LIMITS)
     gain = np.where(now.deviation < 1e-3 * wanted.deviation, 1.0, gain)
-    gain = np.where((wanted.deviation == 0) | (not rescale), 1.0, gain)
-    bias = (own_bias.astype(np.float64).ravel() - now.mean) * gain + wanted.mean
-    fixed = dataclasses.replace(item, scale=(item.scale * gain).astype(np.float32), bias=bias.astype(np.float32))
+    gain = np.where(wanted.deviation <= STILL * np.sqrt(wanted.square / wanted.count), 1.0, gain)
+    scale = item.scale if settle is None else settle(item.scale * gain)
+    bias = (own_bias.astype(np.float64).ravel() - now.mean) * (scale.astype(np.float64) / item.scale) + wanted.mean
+    fixed = dataclasses.replace(item, scale=scale, bias=bias.astype(np.float32))
     return fixed, {
         weight_name: fixed.weight,
         bias_name: bias.astype(np.float32).reshape(own_bias.shape),

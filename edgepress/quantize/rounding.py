@@ -5,12 +5,13 @@ inverse Gram, column by column, most important columns first::
 
     q_i = round(w_i / s)      w_j -= (w_i - s q_i) / U_ii * U_ij      for all j after i
 
-then cyclic coordinate descent on the same objective (Behdin 2023, QuantEase), which can only lower it::
+then, from the better of that and the nearest numbers (with few levels some rows end up worse than those), cyclic
+coordinate descent on the same objective (Behdin 2023, QuantEase), which can only lower it::
 
     q_i = round((w^_i - (w^ - w) H_i / H_ii) / s)
 
 Objective: sum_o (w_o - s_o q_o) H (w_o - s_o q_o)^T. Rows are independent, each has its own scale and bounds or
-codebook. Guarantees: whole numbers within bounds; the descent never ends above the start.
+codebook. Guarantees: whole numbers within bounds; no row is worse than rounded to the nearest, by the damped Gram.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgepress.calibrate.statistics import Gram
+
 DAMPING = 0.01
 """Added to the diagonal, as a share of its mean: columns that are never active, samples that are few."""
+
+TRIFLE = 1e-10
+"""The same, as a share of what it is without the means taken out: inputs that are constant leave nothing but noise."""
 
 BLOCK = 64
 PASSES = 2
@@ -42,15 +48,44 @@ class Factor:
     upper: np.ndarray
 
     @classmethod
-    def of(cls, gram: np.ndarray) -> Factor:
-        """Factor a Gram of means, float64 ``[columns, columns]``."""
+    def of(cls, gram: np.ndarray, size: float = 0.0) -> Factor:
+        """Factor a Gram of means, float64 ``[columns, columns]``.
+
+        Args:
+            gram: the Gram.
+            size: mean square of the inputs, where the Gram is about their means.
+        """
         diagonal = np.diag(gram)
-        damped = gram + np.eye(len(gram)) * max(DAMPING * float(diagonal.mean()), 1e-12)
+        damped = gram + np.eye(len(gram)) * max(DAMPING * float(diagonal.mean()), TRIFLE * size, 1e-12)
         order = np.argsort(-diagonal, kind="stable")
         inverse = np.linalg.inv(damped[np.ix_(order, order)])
         # upper Cholesky factor: U^T U = inverse, U upper
         upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
         return cls(damped, order, upper)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What rounding needs to know about the inputs of a fit.
+
+    Attributes:
+        spread: second moments of the columns after the biases have taken up all they can ``[columns, columns]``.
+        means: means of the columns over the rows that each bias is added to ``[biases, columns]``.
+        size: mean square of a column, with its mean.
+    """
+
+    spread: np.ndarray
+    means: np.ndarray
+    size: float
+
+    @classmethod
+    def of(cls, moments: Gram, biases: int) -> Inputs:
+        """From the moments of a fit; every row has one of the biases, or none."""
+        columns = len(moments.inner) - biases
+        inner = moments.inner / moments.rows
+        means = inner[columns:, :columns] / np.diag(inner)[columns:, None]
+        spread = inner[:columns, :columns] - inner[:columns, columns:] @ means
+        return cls(spread, means, float(np.diag(inner)[:columns].mean()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +131,9 @@ def obs(weight: np.ndarray, factor: Factor, grid: Grid, *, passes: int = PASSES)
     found = _surgeon(steps[:, factor.order], factor.upper, grid)
     whole = np.empty_like(found)
     whole[:, factor.order] = found
+    nearest = grid.nearest(steps)
+    worse = _cost(nearest - steps, factor.gram) < _cost(whole - steps, factor.gram)
+    whole[worse] = nearest[worse]
     for _ in range(passes):
         _descend(whole, steps, factor, grid)
     return whole.astype(np.int8)
@@ -103,7 +141,10 @@ def obs(weight: np.ndarray, factor: Factor, grid: Grid, *, passes: int = PASSES)
 
 def error(weight: np.ndarray, whole: np.ndarray, scale: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """The objective of each row: float64 ``[rows]``."""
-    lost = weight - whole * scale[:, None]
+    return _cost(weight - whole * scale[:, None], gram)
+
+
+def _cost(lost: np.ndarray, gram: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("ij,ij->i", lost @ gram, lost))
 
 

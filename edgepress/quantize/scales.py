@@ -7,7 +7,8 @@ levels it pays to clip the largest weights, so candidates reach from a fifth of 
 scales (fixed point, Qm.n) come from the same search over exponents. Scales are kept at float16 precision, so that a
 file can store them in two bytes without a loss (:func:`half`).
 
-Guarantees: scales are positive and finite; a channel of zeros gets ``SMALLEST_SCALE``.
+Guarantees: scales are positive and finite, and never worse than those that clip nothing (in float16, or the power of
+two above); a channel of zeros gets ``SMALLEST_SCALE`` (or the power of two above).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 
 from edgepress.quantize.weights import SMALLEST_SCALE
 
-SHARES = tuple(float(share) for share in np.geomspace(0.2, 1.25, 26))
-"""Candidate scales as shares of (largest weight / largest level)."""
+SHARES = (1.0, *(float(share) for share in np.geomspace(0.2, 1.25, 26)))
+"""Candidate scales as shares of (largest weight / largest level); of equally good ones the first is taken."""
 
 _NORMAL = (float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max))
 
@@ -38,10 +39,11 @@ def best_scales(
         float32 ``[rows]``.
     """
     reach = np.maximum(np.abs(low), high).astype(np.float64)
-    base = np.abs(weight).max(axis=1) / reach
-    given = np.maximum(base, SMALLEST_SCALE)
+    largest = np.abs(weight).max(axis=1)
+    given = np.maximum(largest / reach, SMALLEST_SCALE)
+    unclipped = np.maximum(largest / np.maximum(high, 1), SMALLEST_SCALE)  # an even count has one level less above zero
     best, scales = np.full(len(weight), np.inf), given.copy()
-    for tried in _candidates(given, power_of_two):
+    for tried in _candidates(given, unclipped, power_of_two):
         whole = np.clip(np.rint(weight / tried[:, None]), low[:, None], high[:, None])
         error = np.square(weight - whole * tried[:, None]) @ importance
         better = error < best
@@ -49,11 +51,11 @@ def best_scales(
     return np.asarray(scales, np.float32)
 
 
-def _candidates(base: np.ndarray, power_of_two: bool) -> list[np.ndarray]:
+def _candidates(base: np.ndarray, unclipped: np.ndarray, power_of_two: bool) -> list[np.ndarray]:
     if power_of_two:
         top = np.ceil(np.log2(base))
-        return [np.exp2(top - less) for less in range(-1, 4)]
-    return [half(base * share).astype(np.float64) for share in SHARES]
+        return [np.exp2(top + more) for more in (0, 1, -1, -2, -3)]
+    return [half(scale).astype(np.float64) for scale in (*(base * share for share in SHARES), unclipped)]
 
 
 def half(scales: np.ndarray) -> np.ndarray:
@@ -68,6 +70,11 @@ def is_half(values: np.ndarray) -> bool:
     """Whether float16 holds every value exactly."""
     with np.errstate(over="ignore"):
         return bool(np.array_equal(np.asarray(values, np.float32), values.astype(np.float16).astype(np.float32)))
+
+
+def settled(scales: np.ndarray, *, in_powers: bool) -> np.ndarray:
+    """Scales as a file holds them: the nearest powers of two, or rounded to float16."""
+    return power_of_two(scales) if in_powers else half(scales)
 
 
 def power_of_two(scales: np.ndarray) -> np.ndarray:
