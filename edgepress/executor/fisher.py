@@ -76,11 +76,11 @@ def _squashed(outputs: torch.Tensor) -> bool:
 
 
 def _noise(outputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """Outputs times Gaussian noise, each output weighing the same."""
+    """Outputs times Gaussian noise, each output weighing the same: in units of its size in one sample."""
     total = torch.zeros(())
     for value in outputs.values():
         if value.is_floating_point():
             noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-            size = value.detach().square().sum().sqrt().clamp_min(SMALLEST)
+            size = (value.detach().square().sum() / max(1, len(value))).sqrt().clamp_min(SMALLEST)
             total = total + (noise * value).sum() / size
     return total

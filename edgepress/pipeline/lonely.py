@@ -24,6 +24,8 @@ def worst_alone(
     context: Context, model: Model, made: Material, settings: Quantization, names: Sequence[str]
 ) -> tuple[str, ...]:
     """The given layers by falling error of the answer when each alone is int8."""
+    if not names:
+        return ()
     chunks = inputs_of(context.fit, SAMPLES, chunk=SAMPLES)
     outputs = list(model.outputs)
     reference = [runtime.run(opened, part, outputs) for opened in [model.session()] for part in chunks]
@@ -32,7 +34,7 @@ def worst_alone(
     def error(name: str) -> float:
         others = {other: item for other, item in made.weights.items() if other == name}
         alone = dataclasses.replace(made, weights=others)
-        kept = tuple(other for other in made.weights if other != name)
+        kept = (*settings.float_nodes, *(other for other in made.weights if other != name))
         opened = integer(context, alone, dataclasses.replace(settings, float_nodes=kept)).session()
         found = [runtime.run(opened, part, outputs) for part in chunks]
         return float(

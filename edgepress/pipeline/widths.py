@@ -27,7 +27,7 @@ from edgepress.model import Model
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.planner.levels import Width
 from edgepress.quantize import has_float32_weight
-from edgepress.quantize.rounding import Factor, Grid, obs
+from edgepress.quantize.rounding import Factor, Grid, Inputs, obs
 from edgepress.quantize.scales import best_scales
 from edgepress.quantize.unpacking import stored_bytes
 
@@ -66,7 +66,8 @@ def width_table(
     felt = _felt(context, model, trials, classifies)
     table: Table = {}
     for trial, errors in zip(trials, felt, strict=True):
-        name, count = trial.fit.node.name, trial.fit.outputs * trial.fit.columns
+        name = trial.fit.node.name
+        count = model.constants[trial.fit.node.inputs[1]].size  # all groups of a convolution are stored as one
         found = {
             levels: Width(_error(errors, levels), stored_bytes(count, levels, narrow))
             for levels in LADDER
@@ -84,7 +85,7 @@ class _Trial:
         fit: the layer.
         rows: outputs that were tried, ``[rows]``.
         lost: weight errors, float64 ``[levels * rows, columns]``.
-        shift: what the bias adds to make up for the mean, ``[levels * rows]``.
+        shift: what each bias adds to make up for the mean, ``[levels * rows, biases]``.
     """
 
     fit: Fit
@@ -94,13 +95,18 @@ class _Trial:
 
     @cached_property
     def matrix(self) -> np.ndarray:
-        """Errors with the shift as their last column: ``[columns + 1, levels * rows]``."""
-        return np.column_stack([self.lost, self.shift]).T
+        """Errors with the shifts as their last columns, and one of zeros: ``[columns + biases + 1, levels * rows]``."""
+        return np.column_stack([self.lost, self.shift, np.zeros(len(self.lost))]).T
+
+    def own(self, part: Part) -> np.ndarray:
+        """What is added to the outputs of one part for its columns and its bias ``[columns + 1, levels * rows]``."""
+        place = self.fit.place(part)
+        return np.asarray(self.matrix[place if part.bias else np.append(place, -1)])
 
     def felt(self, part: Part, values: Mapping[str, np.ndarray], slopes: Mapping[str, np.ndarray]) -> np.ndarray:
         """Squared change of each sample's score, summed over samples and scaled to all rows: ``[levels]``."""
         samples = len(values[part.node.output])
-        made = part.rows(values, None) @ self.matrix
+        made = part.rows(values, None) @ self.own(part)
         felt = part.geometry.outputs(slopes[part.node.output], None)[:, self.rows]
         scores = made * np.tile(felt, len(TRIED))
         by_sample = scores.reshape(samples, -1, scores.shape[1]).sum(1)
@@ -147,19 +153,18 @@ def _trial(model: Model, fit: Fit, gram: Gram) -> _Trial:
     columns = fit.columns
     weight = fit.matrix(model.constants)[:, :columns]
     rows = np.linspace(0, len(weight) - 1, min(ROWS, len(weight))).round().astype(int)
-    moments = gram.inner[:columns, :columns] / gram.rows
-    mean = gram.inner[:columns, -1] / gram.rows if fit.biases == 1 else np.zeros(columns)
-    lost = _lost(weight[rows], moments - np.outer(mean, mean))
-    return _Trial(fit, rows, lost, -lost @ mean)
+    inputs = Inputs.of(gram, fit.biases)
+    lost = _lost(weight[rows], inputs)
+    return _Trial(fit, rows, lost, -lost @ inputs.means.T)
 
 
-def _lost(weight: np.ndarray, moments: np.ndarray) -> np.ndarray:
+def _lost(weight: np.ndarray, inputs: Inputs) -> np.ndarray:
     """Weight errors of every width, one under the other: all widths of a layer are rounded in one go."""
     limits = np.array([bounds(count) for count in TRIED])
     low, high = (np.repeat(limits[:, side], len(weight)) for side in (0, 1))
     stacked = np.tile(weight, (len(TRIED), 1))
-    scale = best_scales(stacked, np.maximum(np.diag(moments), 1e-12), low, high).astype(np.float64)
-    whole = obs(stacked, Factor.of(moments), Grid(scale, low, high), passes=1)
+    scale = best_scales(stacked, np.maximum(np.diag(inputs.spread), 1e-12), low, high).astype(np.float64)
+    whole = obs(stacked, Factor.of(inputs.spread, inputs.size), Grid(scale, low, high), passes=1)
     return np.asarray(stacked - whole * scale[:, None])
 
 
@@ -169,12 +174,11 @@ def _felt(context: Context, model: Model, trials: Sequence[_Trial], classifies: 
     tensors = list(dict.fromkeys(name for _, part in parts for name in (*part.geometry.tensors, part.node.output)))
     totals = [np.zeros(len(TRIED)) for _ in trials]
     chunks = inputs_of(context.fit, min(FISHER_SAMPLES, context.sweep_samples), chunk=CHUNK)
-    samples = 0
+    samples = sum(len(next(iter(chunk.values()))) for chunk in chunks)
     with single_threaded():
         for values, slopes in score_gradients(
             Executor(model), chunks, tensors, classifies=classifies, seed=context.seed
         ):
-            samples += len(values[parts[0][1].node.output])
             for place, part in parts:
                 totals[place] += trials[place].felt(part, values, slopes)
     return [total / max(1, samples) for total in totals]
@@ -188,8 +192,5 @@ def _error(errors: np.ndarray, levels: int) -> float:
 
 
 def _merged(before: dict[int, Width], found: dict[int, Width]) -> dict[int, Width]:
-    """Groups of one convolution share their width: errors and bytes add up."""
-    return {
-        count: Width(width.error + found[count].error, width.size + found[count].size)
-        for count, width in before.items()
-    }
+    """Groups of one convolution share their width: errors add up, and the bytes are those of all."""
+    return {count: Width(width.error + found[count].error, width.size) for count, width in before.items()}
