@@ -200,5 +200,8 @@ def _bias_corrected(model: Model, name: str, item: Rounded, seen: Observations) 
     node = model.node(name)
     if name not in seen.means or len(node.inputs) < 3 or node.inputs[2] not in model.constants:
         return item
+    factors = [node.attributes.get(factor, 1.0) for factor in ("alpha", "beta")]
+    if factors != [1.0, 1.0] or model.constants[node.inputs[2]].size not in (1, item.scale.size):
+        return item
     shift = bias_correction(model.constants[node.inputs[1]], item, seen.means[name])
     return dataclasses.replace(item, bias=model.constants[node.inputs[2]].ravel() + shift)

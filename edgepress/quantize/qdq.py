@@ -13,13 +13,12 @@ Guarantees: the graph outputs keep their names and types, float nodes read float
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 
 from edgepress.errors import InvariantError, ModelError, Refusal
-from edgepress.levels import bounds
 from edgepress.model import Model
 from edgepress.ops.row import Role
 from edgepress.ops.table import NEWEST_OPSET
@@ -42,7 +41,7 @@ from edgepress.quantize.scales import half
 from edgepress.quantize.shortcuts import Rewritten, as_convolutions
 from edgepress.quantize.slim import slim
 from edgepress.quantize.unpacking import FEWEST_HALVES, float_vector, int8_weight, narrowest
-from edgepress.quantize.weights import Rounded, round_weights, to_grid
+from edgepress.quantize.weights import Rounded, on_levels, round_weights
 from edgepress.quantize.writer import Writer
 from edgepress.targets import Target
 from edgepress.targets.releases import Release, release
@@ -141,10 +140,7 @@ def _scaled(model: Model, item: Rounded, name: str, target: Target) -> Rounded:
     """The weights with one scale for all channels, where the target wants that of matrices."""
     if per_channel(model.node(name), target):
         return item
-    scale = np.full_like(item.scale, item.scale.max())
-    low, high = bounds(item.levels)
-    whole = to_grid(item.weight, scale, item.axis, 127)
-    return replace(item, scale=scale, values=np.clip(whole, low, high), codebook=None)
+    return on_levels(item, np.full_like(item.scale, item.scale.max()))
 
 
 def _types(model: Model, names: Sequence[str]) -> str:
@@ -320,9 +316,8 @@ def _bias(model: Model, unit: Unit, source: Rounded) -> np.ndarray | None:
 
 
 def _room_for_bias(source: Rounded, bias: np.ndarray, scale_in: np.float32) -> Rounded:
-    """Coarser weights where a channel has a bias that int32 cannot hold otherwise (next to no weights)."""
-    needed = (np.abs(bias) / (float(scale_in) * LARGEST_BIAS)).astype(np.float32)
-    scale = np.maximum(source.scale, needed)
-    if (scale == source.scale).all():
+    """Coarser weights, by a power of two, where int32 cannot hold a channel's bias otherwise (next to no weights)."""
+    needed = np.abs(bias) / (float(scale_in) * LARGEST_BIAS * source.scale.astype(np.float64))
+    if (needed <= 1).all():
         return source
-    return replace(source, scale=scale, values=to_grid(source.weight, scale, source.axis, 127))
+    return on_levels(source, (source.scale * np.exp2(np.ceil(np.log2(np.maximum(needed, 1))))).astype(np.float32))

@@ -9,11 +9,11 @@ Guarantees ``|q| <= limit`` and ``|w - scale q| <= scale / 2``; a channel of zer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgepress.levels import INT8
+from edgepress.levels import INT8, bounds
 
 SMALLEST_SCALE = 1e-8
 """Scale of a channel without weights; ``qdq`` raises it where the bias of that channel needs it."""
@@ -56,6 +56,17 @@ def to_grid(weight: np.ndarray, scale: np.ndarray, axis: int, limit: int) -> np.
     """The nearest integers of ``weight / scale``, int8, within ``-limit..limit``."""
     steps = np.rint(weight / _along(scale.astype(np.float64), axis, weight.ndim))
     return np.asarray(np.clip(steps, -limit, limit), np.int8)
+
+
+def on_levels(item: Rounded, scale: np.ndarray) -> Rounded:
+    """The same weights with other scales, none smaller: on the levels that they had, as near as may be."""
+    whole = to_grid(item.weight, scale, item.axis, 127)
+    if item.codebook is None:
+        low, high = bounds(item.levels)
+        return replace(item, scale=scale, values=np.clip(whole, low, high))
+    book = item.codebook.astype(np.float64)
+    nearest = item.codebook[np.searchsorted((book[1:] + book[:-1]) / 2, whole)]
+    return replace(item, scale=scale, values=nearest)
 
 
 def bias_correction(weight: np.ndarray, rounded: Rounded, mean_input: np.ndarray) -> np.ndarray:
