@@ -35,7 +35,8 @@ from edgepress.quantize import (
 from edgepress.quantize.equalize import equalize
 from edgepress.quantize.joint import Joint, Wanted, round_nearest
 from edgepress.quantize.qdq import written_grids
-from edgepress.quantize.repair import repair
+from edgepress.quantize.repair import as_float32, repair
+from edgepress.quantize.scales import power_of_two
 from edgepress.surgery.cut import Cutting, cut
 from edgepress.surgery.fold import fold
 from edgepress.surgery.oracle import check_cut
@@ -179,7 +180,8 @@ def rounded(context: Context, model: Model, settings: Quantization, seen: Observ
     found = _nearest(model, settings)
     if settings.repair and context.sweep_samples:
         scaled = settings.given_scales.keys()
-        return repair(model, found, context.repair_chunks, workers=context.workers, scaled=scaled)
+        settle = power_of_two if settings.scales == "power-of-two" else as_float32
+        return repair(model, found, context.repair_chunks, workers=context.workers, scaled=scaled, settle=settle)
     return {name: _bias_corrected(model, name, item, seen) for name, item in found.items()}
 
 
