@@ -106,7 +106,8 @@ class Material:
 def material(context: Context, cuts: Sequence[Cut], model: Model, settings: Quantization) -> Material:
     """Round the weights of a float model, which the cuts have made of the context's, and observe it.
 
-    Depends on the rounding, scales, levels, codebooks, float nodes and weight limit of the settings only.
+    Depends on the rounding, scales, levels, codebooks and weight limit of the settings, not on the ranges; on the float
+    nodes in a joint pass only: else all weights are rounded and the biases fit that, whether or not a layer stays float.
     """
     if settings.rounding == "joint" and context.sweep_samples:
         joint = Joint((cutting := _cutting(context, cuts)).model, _wanted(cutting.model, settings))
@@ -159,7 +160,6 @@ def used_ranges(made: Material, settings: Quantization) -> dict[str, Range]:
     return {**ranges(made.seen, settings), **given}
 
 
-def observed(context: Context, model: Model) -> Observations:
 def as_overrides(context: Context, model: Model, settings: Quantization) -> str:
     """The ranges and scales of the integer model of an uncut float one, as TensorQuantOverrides."""
     made = material(context, (), model, settings)
@@ -167,6 +167,7 @@ def as_overrides(context: Context, model: Model, settings: Quantization) -> str:
     return to_json(made.model, found, weights)
 
 
+def observed(context: Context, model: Model) -> Observations:
     """Ranges and histograms of every activation that may carry a Q."""
     return observe(model, first(context.fit, QUANTIZE_SAMPLES), activations_to_observe(model, (), context.target))
 
@@ -177,7 +178,7 @@ def rounded(context: Context, model: Model, settings: Quantization, seen: Observ
     Nodes that the target's rules keep float are rounded too: their weights are stored as integers. Weights of other
     types than float32 stay as they are.
     """
-    found = _nearest(model, settings)
+    found = _nearest(model, dataclasses.replace(settings, float_nodes=()))
     if settings.repair and context.sweep_samples:
         scaled = settings.given_scales.keys()
         settle = power_of_two if settings.scales == "power-of-two" else as_float32

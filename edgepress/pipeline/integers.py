@@ -36,7 +36,10 @@ CLOSE_KL = 0.01
 CLOSE_SQNR = 30.0
 """Closer than this, no float layers are tried."""
 
-METHODS: tuple[Literal["minmax", "percentile", "mse", "entropy"], ...] = ("minmax", "percentile", "mse", "entropy")
+Method = Literal["minmax", "percentile", "mse", "entropy"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse", "entropy")
+CLIPPING: tuple[Method, ...] = ("percentile", "mse")
+"""Methods that were the best ones wherever int8 was not close at once."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ class Maker:
             self.source, name=name, label=label, model=model, quantization=settings, verdict=self.judged(model)
         )
 
-    def closest(self, made: Material, settings: Quantization) -> Candidate:
+    def closest(self, made: Material, settings: Quantization, methods: Sequence[Method] = METHODS) -> Candidate:
         """The form whose activation ranges keep the answers closest."""
-        forms = (self.form(made, dataclasses.replace(settings, ranges=method)) for method in METHODS)
+        forms = (self.form(made, dataclasses.replace(settings, ranges=method)) for method in methods)
         return min(forms, key=lambda item: distance(item.verdict))
 
 
@@ -82,16 +85,11 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
     maker = Maker(context, source, judged)
     base = _at_width(context, source, base_settings(context, request), request)
     made = maker.material(base)
-    stored = dataclasses.replace(base, compute="float")
-    if request.activations == "float":
-        return [maker.form(made, stored)]
     best = maker.closest(made, base)
-    settings = best.quantization or base
-    found = [best, *_with_float_layers(maker, best, settings)]
-    if not context.target.artifact:  # an accelerator gains nothing by weights that are only stored as integers
-        found.append(maker.form(made, stored))
-    if request.equalize:
-        found += _equalized(maker, settings, best)
+    found = [best, *_with_float_layers(maker, made, best)]
+    if request.equalize or not any(item.verdict.acceptable for item in found):
+        found += _equalized(maker, base, best)
+    found.append(maker.form(made, dataclasses.replace(base, compute="float")))
     return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
 
 
@@ -111,35 +109,44 @@ def _at_width(context: Context, source: Candidate, base: Quantization, request: 
     )
 
 
-def _with_float_layers(maker: Maker, best: Candidate, settings: Quantization) -> list[Candidate]:
-    """Forms with more and more layers in float, while each is closer than the one before."""
-    if close(best.verdict, maker.source.verdict):
+def _with_float_layers(maker: Maker, made: Material, best: Candidate) -> list[Candidate]:
+    """Forms with more and more layers in float, until one is close."""
+    source, settings = maker.source, best.quantization or Quantization()
+    if close(best.verdict, source.verdict):
         return []
     found: list[Candidate] = []
-    order = _quantized_order(maker.context, maker.source, settings)
-    prefixes = [tuple(order[:length]) for length in PREFIXES if length < len(order)]
-    for names in prefixes:
-        if found and close(found[-1].verdict, maker.source.verdict):
-            return found
-        found.append(_with_float(maker, settings, names))
-    worst = worst_alone(maker.context, maker.source.model, maker.material(settings), settings, order)
-    singles = [tuple(worst[:count]) for count in SINGLES if count < len(worst)]
-    return found + [_with_float(maker, settings, names) for names in singles]
+    order = _quantized_order(maker.context, source, settings)
+    for length in (length for length in PREFIXES if length < len(order)):
+        found.append(_with_float(maker, made, settings, order[:length]))
+        if close(found[-1].verdict, source.verdict):
+            break
+    if any(item.verdict.acceptable for item in found):
+        return found
+    worst = worst_alone(maker.context, source.model, made, settings, order)
+    for count in (count for count in SINGLES if count < len(worst)):
+        found.append(_with_float(maker, made, settings, worst[:count]))
+        if close(found[-1].verdict, source.verdict):
+            break
+    return found
 
 
-def _with_float(maker: Maker, settings: Quantization, names: Sequence[str]) -> Candidate:
+def _with_float(maker: Maker, made: Material, settings: Quantization, names: Sequence[str]) -> Candidate:
+    """The form with some more layers in float, with the ranges that suit the others best."""
     kept = tuple(dict.fromkeys((*settings.float_nodes, *names)))
-    changed = dataclasses.replace(
-        settings, float_nodes=kept, levels={name: n for name, n in settings.levels.items() if name not in kept}
-    )
-    return maker.form(maker.material(changed), changed)
+    levels = {name: count for name, count in settings.levels.items() if name not in kept}
+    changed = dataclasses.replace(settings, float_nodes=kept, levels=levels)
+    made = maker.material(changed) if changed.rounding == "joint" else made
+    return maker.closest(made, changed, tuple(dict.fromkeys((settings.ranges, *CLIPPING))))
 
 
-def _equalized(maker: Maker, settings: Quantization, best: Candidate) -> list[Candidate]:
-    """The form with neighbouring layers evened out first, if it is closer than the one without."""
-    changed = dataclasses.replace(settings, equalize=True, rounding="nearest")
-    found = maker.closest(maker.material(changed), changed)
-    return [found] if distance(found.verdict) < distance(best.verdict) else []
+def _equalized(maker: Maker, base: Quantization, best: Candidate) -> list[Candidate]:
+    """Forms with neighbouring layers evened out first, if that brings int8 closer."""
+    changed = dataclasses.replace(base, equalize=True, rounding="nearest", levels={}, codebooks=())
+    made = maker.material(changed)
+    found = maker.closest(made, changed)
+    if distance(found.verdict) >= distance(best.verdict):
+        return []
+    return [found, *_with_float_layers(maker, made, found)]
 
 
 def _names(source: Candidate, settings: Quantization) -> tuple[str, str]:
