@@ -86,6 +86,7 @@ class Plan:
         seed: seed of the split into fit and hold-out samples.
         settings: other settings that change the result (sample caps and the like).
         provenance: free notes: version, date-less facts, budget, predicted error.
+        min_ort: the oldest onnxruntime that must load the file, float or not; empty for none.
     """
 
     model_sha256: str
@@ -95,6 +96,7 @@ class Plan:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    min_ort: str = ""
 
     def to_json(self) -> str:
         """The plan as indented JSON text."""
@@ -147,6 +149,7 @@ def _plan(raw: dict[str, Any]) -> Plan:
     for name in ("settings", "provenance"):
         _demand(isinstance(fields[name], dict), f"{name} is no object")
     _demand(_whole(fields["seed"]), "seed is no whole number")
+    _demand(isinstance(fields.get("min_ort", ""), str), "min_ort is no text")
     cuts = tuple(_cut(entry) for entry in fields["cuts"])
     _demand(len({cut.group for cut in cuts}) == len(cuts), "a group is named twice in cuts")
     quantization = None if fields["quantization"] is None else _quantization(fields["quantization"])

@@ -60,8 +60,10 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         stage.note(
             f"{len(normalized.model.nodes)} nodes, {sum(step.changed for step in normalized.steps)} steps did something"
         )
+    oldest = kept(normalized.model, request.min_ort)  # here already: what cannot be kept is said before any work
     if opened.feed is None:  # only what needs no samples is done, and the report says so
-        return _hand_over(request, Findings.start(request, opened, normalized), recorder)
+        only = dataclasses.replace(normalized, model=oldest)
+        return _hand_over(request, Findings.start(request, opened, only), recorder)
     with recorder.stage("baseline") as stage:
         context, refusals = context_of(request, normalized.model, opened.feed)
         limit = limit_of(request, normalized.model, opened.feed, opened.evaluation)
@@ -137,7 +139,9 @@ def _verify(
     else:
         others[PLAIN_INT8] = plain.data
         plain_verdict = judged(plain)
-    timed = finalists(candidates)
+    cleaned, *timed = (
+        dataclasses.replace(item, model=kept(item.model, request.min_ort)) for item in (cleaned, *finalists(candidates))
+    )
     feeds = inputs_of(context.hold_out, 16, chunk=1)
     timing = time_all(timed, others, feeds, request, findings.threads)
     decisive = timing[findings.decisive_threads]
@@ -196,6 +200,7 @@ def _plan(findings: Findings, chosen: Candidate) -> Plan:
         seed=findings.request.seed,
         settings={} if context is None else context.settings(),
         provenance=findings.provenance,
+        min_ort=findings.request.min_ort,
     )
 
 
@@ -240,7 +245,7 @@ def apply(
         if decisions.quantization is not None:
             made = material(context, decisions.cuts, built, decisions.quantization)
             built = integer(context, made, decisions.quantization)
-    finished = marked(built, decisions)
+    finished = marked(kept(built, decisions.min_ort), decisions)
     finished.save(output)
     return Applied(str(output), finished.size, f"plan {plan.name} applied")
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from edgepress import __version__
-from edgepress.errors import PlanError
+from edgepress.errors import InputError, PlanError, Refusal
 from edgepress.levels import INT8
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import output_axis
@@ -34,12 +34,14 @@ from edgepress.quantize import (
 )
 from edgepress.quantize.equalize import equalize
 from edgepress.quantize.joint import Joint, Wanted, round_nearest
+from edgepress.quantize.lowered import lowered
 from edgepress.quantize.qdq import written_grids
 from edgepress.quantize.repair import as_float32, repair
 from edgepress.quantize.scales import power_of_two
 from edgepress.surgery.cut import Cutting, cut
 from edgepress.surgery.fold import fold
 from edgepress.surgery.oracle import check_cut
+from edgepress.targets.releases import release
 
 ORACLE_SAMPLES = 8
 
@@ -54,6 +56,20 @@ def marked(model: Model, plan: Plan) -> Model:
             "edgepress.weights": "float32" if plan.quantization is None else "int8",
         }
     )
+
+
+def kept(model: Model, min_ort: str) -> Model:
+    """The model in a form that an onnxruntime as old as the one named loads; as it is, when none is named.
+
+    Raises:
+        InputError: there is no such form, or the name is no version.
+    """
+    if not min_ort:
+        return model
+    found = lowered(model, release(min_ort))
+    if isinstance(found, Refusal):
+        raise InputError(f"--min-ort {min_ort} cannot be kept at {found}: name a newer version, or leave it out.")
+    return found
 
 
 def mark_bytes(cuts: Sequence[Cut], quantization: Quantization | None) -> int:
@@ -151,7 +167,8 @@ def _given_scale(model: Model, node: Node, settings: Quantization) -> np.ndarray
 
 def integer(context: Context, made: Material, settings: Quantization) -> Model:
     """The model of integers."""
-    return quantize(made.model, used_ranges(made, settings), made.weights, settings, context.target)
+    found = quantize(made.model, used_ranges(made, settings), made.weights, settings, context.target)
+    return kept(found, settings.min_ort)
 
 
 def used_ranges(made: Material, settings: Quantization) -> dict[str, Range]:
