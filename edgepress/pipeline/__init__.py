@@ -15,7 +15,7 @@ from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
-from edgepress.pipeline.build import as_overrides, integer, marked, material, pruned
+from edgepress.pipeline.build import as_overrides, integer, kept, marked, material, pruned
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, lossless, named_apart, narrower
 from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
