@@ -199,6 +199,7 @@ class _Writer:
     grids: Mapping[str, Grid]
     runtime: Release
     done: dict[str, str] = field(default_factory=dict)  # tensor -> its DQ output
+    biases: dict[str, tuple[str, str]] = field(default_factory=dict)  # Add behind a MatMul -> its constant, its DQ
 
     def __post_init__(self) -> None:
         self.writer = Writer(self.proto)
@@ -222,6 +223,9 @@ class _Writer:
             if tensor in self.grids and tensor in self.made:
                 reads_shape = node.op_type in READS_SHAPE
                 node.input[place] = self._q(tensor) if reads_shape else self._dq(tensor)
+        if name in self.biases:
+            constant, whole = self.biases[name]
+            node.input[:] = [whole if tensor == constant else tensor for tensor in node.input]
         if name in self.rounded:
             self._stored(name, node)
 
@@ -268,7 +272,7 @@ class _Writer:
         scale_in = self.grids[unit.node.inputs[0]].scale
         bias = _bias(self.model, unit, source)
         if bias is not None:
-            if node.op_type == "MatMul":
+            if node.op_type == "MatMul" and not unit.added:
                 raise InvariantError(f"MatMul {name!r} takes no bias: this is a bug, please report it.")
             source = _room_for_bias(source, bias, scale_in)
         values = int8_weight(self.writer, name, source, self.narrow)
@@ -276,7 +280,10 @@ class _Writer:
         if node.op_type != "Conv":  # without its zero point a Gemm does not fuse (onnxruntime 1.31)
             given.append(self.writer.constant(f"{name}/wz", np.zeros(source.scale.shape, np.int8)))
         node.input[1] = self.writer.node("DequantizeLinear", given, f"{name}/wdq", axis=source.axis)
-        if bias is not None:
+        if bias is not None and unit.added:
+            (behind,) = self.model.consumers(unit.node.output)
+            self.biases[behind.name] = unit.added, self._bias(unit, source, bias)
+        elif bias is not None:
             node.input[2:] = [self._bias(unit, source, bias)]
 
     def _bias(self, unit: Unit, source: Rounded, bias: np.ndarray) -> str:
@@ -308,7 +315,8 @@ class _Writer:
 def _bias(model: Model, unit: Unit, source: Rounded) -> np.ndarray | None:
     """The float64 bias ``[channels]`` of a weighted unit; None without."""
     inputs = unit.node.inputs
-    own = model.constants[inputs[2]] if len(inputs) > 2 and inputs[2] else None
+    constant = unit.added or (inputs[2] if len(inputs) > 2 else "")
+    own = model.constants[constant] if constant else None
     found = source.bias if source.bias is not None else own
     if found is None:
         return None

@@ -26,6 +26,7 @@ from edgepress.model import Model, Node
 from edgepress.ops.row import Role
 from edgepress.ops.table import lookup
 from edgepress.ops.weighted import WEIGHTED
+from edgepress.quantize.added import ending
 from edgepress.quantize.mincut import INFINITE, Edge, source_side
 from edgepress.targets import Target
 
@@ -48,6 +49,7 @@ class Unit:
         fused: the Relu or Clip.
         constants: float constants that it reads as if they were activations: they carry QDQ too.
         closed: its result always carries a Q, whoever reads it.
+        added: the constant that an Add behind its MatMul adds, which becomes the bias of a Gemm.
     """
 
     node: Node
@@ -55,6 +57,7 @@ class Unit:
     fused: Node | None = None
     constants: tuple[str, ...] = ()
     closed: bool = False
+    added: str = ""
 
     @property
     def name(self) -> str:
@@ -96,8 +99,16 @@ def units(model: Model, target: Target | None = None) -> tuple[Unit, ...]:
         if fused is not None:
             swallowed.add(fused.name)
         unit = Unit(node, Role.FLOAT if role is Role.FUSED else role, fused)
-        found.append(unit if target is None or not target.whole else _closed(model, unit, target))
+        found.append(_closed(model, unit, target) if target is not None and target.whole else _ended(model, unit))
     return tuple(found)
+
+
+def _ended(model: Model, unit: Unit) -> Unit:
+    """A unit that knows what an Add behind its MatMul means."""
+    if unit.role is not Role.WEIGHTED or unit.node.op != "MatMul" or unit.fused is not None:
+        return unit
+    how, constant = ending(model, unit.node)
+    return replace(unit, closed=how == "apart", added=constant)
 
 
 def _closed(model: Model, unit: Unit, target: Target) -> Unit:
