@@ -62,9 +62,11 @@ def report(**changes: Any) -> Report:
         verdict=sentence(original, best), budgets={"mac_ratio": None, "speedup": 2.0},
         layers=(
             LayerRow("conv1", "Conv", 16, 16, "float32", "3 input channels"),
-            LayerRow("layer1.0.conv1", "Conv", 16, 8, "int8", ""),
-            LayerRow("linear", "Gemm", 10, 10, "float32", "1.08 times slower in int8"),
+            LayerRow("layer1.0.conv1", "Conv", 16, 8, "int8", "", 3.5, 11, 1152, 620, 0.31, 0.004, 0.017, 19.4),
+            LayerRow("linear", "Gemm", 10, 10, "float32", "1.08 times slower in int8",
+                     8.0, 255, 640, 680, 0.34, 0.002, 0.003, 31.0),
         ),
+        weight_bits=5.107,
         refusals=(
             *(Refusal(f"layer{n}", "shares a residual sum with its neighbors") for n in range(1, 10)),
             Refusal("linear", "its outputs are the answer of the model"),
@@ -85,4 +87,10 @@ def nothing_won() -> Report:
         original, name=CLEANED, label="cleaned fp32", file_bytes=1_090_000,
         latency={1: times(CLEANED, 0.411)}, ratio={1: ratio(CLEANED, 0.998, 0.98, 1.01, "no difference")},
     )  # fmt: skip
-    return report(variants=(original, plain, cleaned), chosen=CLEANED, verdict=sentence(original, cleaned), layers=())
+    return report(
+        variants=(original, plain, cleaned),
+        chosen=CLEANED,
+        verdict=sentence(original, cleaned),
+        layers=(),
+        weight_bits=None,
+    )

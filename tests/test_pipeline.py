@@ -19,7 +19,7 @@ from edgepress.errors import EdgepressError, InputError, PlanError
 from edgepress.model import Model
 from edgepress.pipeline import apply, compress, explain
 from edgepress.pipeline.candidates import candidate, distinct
-from edgepress.pipeline.reporting import never_measured
+from edgepress.pipeline.findings import never_measured
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.report import CLEANED, ORIGINAL, PLAIN_INT8, Explanation, Report
 from edgepress.report.terminal import written
@@ -139,7 +139,7 @@ def test_layers_are_as_wide_as_the_file_says(compressed: Compressed) -> None:
     made = {node.output[0]: node for node in after.node}
     rows = {row.node: row for row in compressed.report.layers}
     assert any(row.width_after < row.width_before for row in rows.values())
-    assert {row.bits for row in rows.values()} <= {"int8", "float32"}
+    assert {row.runs_as for row in rows.values()} <= {"int8", "float32"}
     for node in after.node:
         if node.op_type == "Conv":
             weight = node.input[1] if node.input[1] in shapes else made[node.input[1]].input[0]

@@ -189,7 +189,7 @@ def test_no_quantize(request_: Request, tmp_path: Path) -> None:
     report = tried(request_, quantize=False)
     assert Plan.load(tmp_path / "out.plan.json").quantization is None
     assert operators(tmp_path / "out.onnx") <= operators(request_.model)
-    assert {row.bits for row in report.layers} == {"float32"}
+    assert {row.runs_as for row in report.layers} == {"float32"}
 
 
 def test_neither_is_only_cleaned(request_: Request) -> None:

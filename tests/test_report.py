@@ -49,6 +49,7 @@ file             1116 kB      344 kB     202 kB  5.52× smaller          exact
 MACs              40.8 M      40.8 M     27.9 M    1.46× fewer          exact
 parameters         269 k       269 k      181 k    1.48× fewer          exact
 
+weights    5.11 bits on average, 3.5 to 8; float weights in conv1
 not done   9 × shares a residual sum with its neighbors (layer1, …) ·
            linear: its outputs are the answer of the model
 kept float conv1: 3 input channels · linear: 1.08 times slower in int8
@@ -189,7 +190,7 @@ def test_verbose_shows_every_variant_layer_and_reason() -> None:
 
 
 def test_kept_float_is_silent_for_a_float_result() -> None:
-    layers = tuple(dataclasses.replace(layer, bits="float32") for layer in report().layers)
+    layers = tuple(dataclasses.replace(layer, runs_as="float32") for layer in report().layers)
     assert "kept float" not in page(report(layers=layers))
 
 

@@ -21,12 +21,13 @@ from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
+from edgepress.pipeline.findings import Findings
 from edgepress.pipeline.given import check_kept_float
 from edgepress.pipeline.integers import distance, integers
 from edgepress.pipeline.listing import operators
 from edgepress.pipeline.lowbit import mixed
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
-from edgepress.pipeline.reporting import Findings, report
+from edgepress.pipeline.reporting import report
 from edgepress.plan import Plan
 from edgepress.quality import Verdict
 from edgepress.quantize import quantize_refusal
@@ -74,7 +75,8 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
     candidates, analysis = _candidates(request, context, judged, cleaned, recorder)
     with recorder.stage("verify") as stage:
         findings = _verify(request, findings, context, judged, cleaned, candidates, analysis)
-        stage.note(f"{len(findings.candidates)} candidates timed with the original, interleaved")
+        how = "timed with the original, interleaved" if findings.timing else f"weighed for {context.target.name}"
+        stage.note(f"{len(findings.candidates)} candidates {how}")
     return _hand_over(request, findings, recorder)
 
 
@@ -142,10 +144,10 @@ def _verify(
     cleaned, *timed = (
         dataclasses.replace(item, model=kept(item.model, request.min_ort)) for item in (cleaned, *finalists(candidates))
     )
-    feeds = inputs_of(context.hold_out, 16, chunk=1)
-    timing = time_all(timed, others, feeds, request, findings.threads)
-    decisive = timing[findings.decisive_threads]
-    choice = choose(timed, cleaned, decisive, request, findings.original_bytes)
+    timing = {}
+    if not context.target.artifact:  # this machine's times say nothing about another device
+        timing = time_all(timed, others, inputs_of(context.hold_out, 16, chunk=1), request, findings.threads)
+    choice = choose(timed, cleaned, timing.get(findings.decisive_threads), request, findings.original_bytes)
     return dataclasses.replace(
         findings,
         candidates=(cleaned, *timed),

@@ -3,7 +3,8 @@
 Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned
 fp32 model (with a budget of size or multiply-adds: not measurably slower), the fastest; those whose time is the same
 within the noise compete by file size. If nothing is left the cleaned fp32 model itself is the answer. Every loser gets
-the reason.
+the reason. For a target that is no CPU nothing is timed: among those that keep the quality and meet the budgets, the
+smallest file.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ def finalists(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def choose(
-    candidates: Sequence[Candidate], cleaned: Candidate, timing: Timing, request: Request, original_bytes: int
+    candidates: Sequence[Candidate], cleaned: Candidate, timing: Timing | None, request: Request, original_bytes: int
 ) -> Choice:
-    """Apply the rule of this module; ``timing`` is the run that decides."""
+    """Apply the rule of this module; ``timing`` is the run that decides, None where times say nothing."""
     reasons: dict[str, str] = {}
     eligible = []
     for candidate in (cleaned, *candidates):
@@ -92,13 +93,15 @@ def choose(
     return Choice(chosen.name, {**reasons, chosen.name: "written"}, "")
 
 
-def ratio_of(name: str, timing: Timing) -> float:
-    """Median time over the reference's; 1 for the reference itself."""
-    found = timing.ratio(name)
+def ratio_of(name: str, timing: Timing | None) -> float:
+    """Median time over the reference's; 1 for the reference itself, and where nothing was timed."""
+    found = None if timing is None else timing.ratio(name)
     return 1.0 if found is None else found.median
 
 
-def _unfit(candidate: Candidate, cleaned: Candidate, timing: Timing, request: Request, original_bytes: int) -> str:
+def _unfit(
+    candidate: Candidate, cleaned: Candidate, timing: Timing | None, request: Request, original_bytes: int
+) -> str:
     """Why a candidate cannot be handed over; empty when it can.
 
     The cleaned model computes what the original computes, which was checked: no samples are needed to allow it.
@@ -111,9 +114,9 @@ def _unfit(candidate: Candidate, cleaned: Candidate, timing: Timing, request: Re
     return _budget(candidate, cleaned, ratio, request, original_bytes)
 
 
-def _slower(candidate: Candidate, timing: Timing, request: Request) -> bool:
+def _slower(candidate: Candidate, timing: Timing | None, request: Request) -> bool:
     """Slower than the cleaned model; when something else than speed is asked for, only what can be told from noise."""
-    found = timing.ratio(candidate.name)
+    found = None if timing is None else timing.ratio(candidate.name)
     if found is None or found.median <= 1.0:
         return False
     return found.noise == "slower" or (request.size_ratio is None and request.mac_ratio is None)
@@ -131,21 +134,25 @@ def _budget(candidate: Candidate, cleaned: Candidate, ratio: float, request: Req
     return ""
 
 
-def _smallest_of_fastest(eligible: Sequence[Candidate], timing: Timing) -> Candidate:
+def _smallest_of_fastest(eligible: Sequence[Candidate], timing: Timing | None) -> Candidate:
+    if timing is None:
+        return min(eligible, key=lambda item: item.size)
     fastest = min(ratio_of(item.name, timing) for item in eligible)
     slack = math.exp(max(timing.noise_floor, math.log1p(TIE)))
     tied = [item for item in eligible if ratio_of(item.name, timing) <= fastest * slack]
     return min(tied, key=lambda item: item.size)
 
 
-def _lost(candidate: Candidate, chosen: Candidate, timing: Timing) -> str:
+def _lost(candidate: Candidate, chosen: Candidate, timing: Timing | None) -> str:
+    if timing is None:
+        return f"larger ({candidate.size} against {chosen.size} bytes)"
     mine, best = ratio_of(candidate.name, timing), ratio_of(chosen.name, timing)
     if mine > best:
         return f"slower than the chosen one ({mine:.2f} against {best:.2f} of fp32)"
     return f"as fast within the noise, but larger ({candidate.size} against {chosen.size} bytes)"
 
 
-def _nearest(candidates: Sequence[Candidate], timing: Timing, request: Request) -> Candidate:
+def _nearest(candidates: Sequence[Candidate], timing: Timing | None, request: Request) -> Candidate:
     """The best found when a budget is out of reach: acceptable first, then by what was asked for."""
 
     def key(item: Candidate) -> tuple[bool, float]:
@@ -156,12 +163,12 @@ def _nearest(candidates: Sequence[Candidate], timing: Timing, request: Request) 
     return min(candidates, key=key)
 
 
-def _missed(best: Candidate, cleaned: Candidate, timing: Timing, request: Request, original_bytes: int) -> str:
-    ratio = ratio_of(best.name, timing)
+def _missed(best: Candidate, cleaned: Candidate, timing: Timing | None, request: Request, original_bytes: int) -> str:
+    took = "" if timing is None else f"{ratio_of(best.name, timing):.2f} of the fp32 time, "
     reason = _unfit(best, cleaned, timing, request, original_bytes)
     return (
-        f"No model met the budget within the quality limit: the best found ({best.label}) has {ratio:.2f} of the fp32 "
-        f"time, {best.size / original_bytes:.3f} of the file size and "
+        f"No model met the budget within the quality limit: the best found ({best.label}) has {took}"
+        f"{best.size / original_bytes:.3f} of the file size and "
         f"{best.macs / max(1, cleaned.macs):.3f} of the multiply-adds ({reason}); "
         "allow more with --max-drop or ask for less."
     )

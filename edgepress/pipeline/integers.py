@@ -85,11 +85,16 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
     maker = Maker(context, source, judged)
     base = _at_width(context, source, base_settings(context, request), request)
     made = maker.material(base)
+    stored = dataclasses.replace(base, compute="float")
+    if request.activations == "float":
+        return [maker.form(made, stored)]
     best = maker.closest(made, base)
     found = [best, *_with_float_layers(maker, made, best)]
-    if request.equalize or not any(item.verdict.acceptable for item in found):
+    said = request.overrides is not None or request.save_overrides is not None  # of the weights as they came
+    if request.equalize or not (said or any(item.verdict.acceptable for item in found)):
         found += _equalized(maker, base, best)
-    found.append(maker.form(made, dataclasses.replace(base, compute="float")))
+    if not context.target.artifact:  # an accelerator gains nothing by weights that are only stored as integers
+        found.append(maker.form(made, stored))
     return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
 
 

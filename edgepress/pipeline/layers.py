@@ -1,37 +1,104 @@
-"""The layer table of the report: width and arithmetic of every node with weights, before and after."""
+"""The layer table of the report: every node with weights, before and after: widths, arithmetic, bits, bytes, error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+
+from edgepress.levels import INT8, bits, within
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.candidates import Candidate
 from edgepress.pipeline.context import Context
-from edgepress.plan import Quantization
+from edgepress.pipeline.layer_errors import layer_sqnr
+from edgepress.pipeline.stored_weights import File
+from edgepress.plan import Cut, Quantization
 from edgepress.planner.macs import work_of
 from edgepress.quantize import stays_float
 from edgepress.report.result import LayerRow
+
+BLOCK_LEVELS = 16
+"""Levels of weights in blocks."""
 
 STORED = "weights stored as int8, arithmetic float"
 NO_KERNEL = "there is no int8 kernel for it"
 
 
 def layers(context: Context | None, model: Model, chosen: Candidate) -> list[LayerRow]:
-    """Widths and bits of every node that multiplies by a constant; groups say how wide the cut left them."""
+    """A row for every node that multiplies by a constant; groups say how wide the cut left them."""
     removed = {cut.group: len(cut.removed) for cut in chosen.cuts}
     weights = {work.node: work.weight for work in reversed(work_of(model)) if work.weight is not None}
     after = _widths(context, model, weights, removed)
     kept = {} if context is None else stays_float(model, context.target)
+    nodes = [node for node in model.nodes if node.name in weights]
+    changed = context is not None and (chosen.cuts or chosen.quantization is not None)
+    gone = _gone(context, chosen.cuts) if context is not None else {}
+    errors = layer_sqnr(context, chosen.model, [node.name for node in nodes], gone) if context and changed else {}
+    file, size = File(chosen.model), chosen.size
+    made = {node.name: node for node in chosen.model.nodes}
     rows = []
-    for node in model.nodes:
-        if node.name in weights:
-            width = _width(model, node, weights[node.name])
-            reason = _reason(node, weights[node.name], chosen.quantization, kept)
-            bits: Literal["int8", "float32"] = "float32" if chosen.quantization is None or reason else "int8"
-            rows.append(LayerRow(node.name, node.op, width, after.get(node.name, width), bits, reason))
+    for node in nodes:
+        width = _width(model, node, weights[node.name])
+        reason = _reason(node, weights[node.name], chosen.quantization, kept)
+        stored = file.weights(_operands(node, weights[node.name], made.get(node.name)))
+        levels = _levels(node.name, chosen.quantization) if stored.integers and chosen.quantization else None
+        low, high = stored.scales or (None, None)
+        rows.append(
+            LayerRow(
+                node=node.name,
+                op=node.op,
+                width_before=width,
+                width_after=after.get(node.name, width),
+                runs_as=_runs_as(chosen.quantization, reason),
+                reason=reason,
+                bits=None if levels is None else bits(levels),
+                levels=levels,
+                weights=stored.count,
+                file_bytes=stored.size,
+                share=100 * stored.size / max(1, size),
+                scale_low=None if levels is None else low,
+                scale_high=None if levels is None else high,
+                sqnr_db=errors.get(node.name),
+            )
+        )
     return rows
+
+
+def _runs_as(quantization: Quantization | None, reason: str) -> Literal["int8", "int16", "float32"]:
+    if quantization is None or reason:
+        return "float32"
+    return "int16" if quantization.activation_bits == 16 else "int8"
+
+
+def _operands(node: Node, weight: str, made: Node | None) -> tuple[str, ...]:
+    """The inputs of a node of the result that hold its weights: all, where it is another operator or has several."""
+    if made is None:
+        return ()
+    same = node.op == made.op and node.op in WEIGHTED
+    return (made.inputs[node.inputs.index(weight)],) if same else made.inputs
+
+
+def _levels(name: str, quantization: Quantization) -> int:
+    """Values that an integer weight of a node may take."""
+    if name in quantization.blocked:
+        return BLOCK_LEVELS
+    low, high = within(quantization.levels.get(name, INT8), quantization.weight_limit)
+    return high - low + 1
+
+
+def _gone(context: Context, cuts: Sequence[Cut]) -> dict[str, np.ndarray]:
+    """Output channels that cuts take from nodes, by node."""
+    removed = {cut.group: list(cut.removed) for cut in cuts}
+    found: dict[str, np.ndarray] = {}
+    for group in context.grouping.groups:
+        for site in group.sites:
+            node = context.model.node(site.node)
+            if removed.get(group.name) and site.role != "in" and node.op in WEIGHTED and site.tensor == node.inputs[1]:
+                taken = site.index[removed[group.name]].ravel()
+                found[site.node] = np.union1d(found.get(site.node, taken), taken)
+    return found
 
 
 def _reason(node: Node, weight: str, quantization: Quantization | None, kept: Mapping[str, str]) -> str:

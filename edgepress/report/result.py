@@ -7,7 +7,7 @@ in full, and the derived rows of the table beside them. The schema is versioned 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -83,6 +83,8 @@ class Variant:
         ratio: time over that of ``Ratio.reference``, by number of threads; empty for the reference.
         operators: what onnxruntime really runs, after its own fusions.
         verdict: ``written``, or why not.
+        predicted: error that the allocation of bits predicted for the answers (nats, or noise over signal), of rounding
+            weights alone; None where all layers have one width.
     """
 
     name: str
@@ -95,18 +97,52 @@ class Variant:
     ratio: Mapping[int, Ratio]
     operators: Mapping[str, int]
     verdict: str
+    predicted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """One weighted node, before and after; widths in output channels."""
+    """One weighted node, before and after.
+
+    Attributes:
+        node: its name.
+        op: operator.
+        width_before: output channels.
+        width_after: output channels that are left.
+        runs_as: what it computes in.
+        reason: why it stayed float, if others did not.
+        bits: of a weight, log2 of its levels; None: the weights are float.
+        levels: values that a weight may take; None: the weights are float.
+        weights: how many weights it has.
+        file_bytes: what they take in the file, scales included.
+        share: of the file, in percent.
+        scale_low: least scale of an output channel; None: the weights are float.
+        scale_high: greatest scale.
+        sqnr_db: signal-to-noise ratio of its output on a few hold-out samples, against the cleaned model; None where it
+            cannot be compared.
+    """
 
     node: str
     op: str
     width_before: int
     width_after: int
-    bits: Literal["int8", "float32"]
+    runs_as: Literal["int8", "int16", "float32"]
     reason: str
+    bits: float | None = None
+    levels: int | None = None
+    weights: int = 0
+    file_bytes: int = 0
+    share: float = 0.0
+    scale_low: float | None = None
+    scale_high: float | None = None
+    sqnr_db: float | None = None
+
+
+def average_bits(layers: Sequence[LayerRow]) -> float | None:
+    """Bits of a weight, averaged over all that are integers; None if none is."""
+    whole = [(layer.bits, layer.weights) for layer in layers if layer.bits is not None]
+    count = sum(weights for _, weights in whole)
+    return sum(bits * weights for bits, weights in whole) / count if count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +167,7 @@ class Report:
         verdict: one sentence (``verdict.sentence``).
         budgets: explicit budgets by name; None where the user set none.
         layers: weighted nodes.
+        weight_bits: of an integer weight, on average; None if none is an integer.
         refusals: what was left alone, and why.
         notes: further facts the user should know.
         stages: what took how long.
@@ -151,6 +188,7 @@ class Report:
     verdict: str
     budgets: Mapping[str, float | None]
     layers: tuple[LayerRow, ...]
+    weight_bits: float | None
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
     stages: tuple[StageRow, ...]

@@ -89,6 +89,9 @@ def _cells(row: Row, headings: Sequence[str]) -> list[str]:
 
 def _remarks(report: Report, console: Console, verbose: bool) -> None:
     limit = None if verbose else SHORT
+    widths = widths_line(report)
+    if widths:
+        layout.paragraph(console, "weights", widths)
     if report.refusals:
         layout.items(console, "not done", merged(report.refusals, limit))
     kept = kept_float(report.layers)
@@ -108,9 +111,25 @@ def _reference(report: Report) -> list[str]:
 
 def kept_float(layers: Sequence[LayerRow]) -> list[Refusal]:
     """Layers that stayed float although others became int8."""
-    if all(layer.bits == "float32" for layer in layers):
+    if all(layer.runs_as == "float32" for layer in layers):
         return []
-    return [Refusal(layer.node, layer.reason or "no reason given") for layer in layers if layer.bits == "float32"]
+    return [Refusal(layer.node, layer.reason or "no reason given") for layer in layers if layer.runs_as == "float32"]
+
+
+def widths_line(report: Report) -> str:
+    """How many bits the weights have; empty if none of them is an integer."""
+    widths = [layer.bits for layer in report.layers if layer.bits is not None]
+    if report.weight_bits is None or not widths:
+        return ""
+    least, most = (f"{value:g}" for value in (min(widths), max(widths)))
+    average = numbers.fixed(report.weight_bits)
+    text = f"{least} bits" if least == most else f"{average} bits on average, {least} to {most}"
+    left = [layer.node for layer in report.layers if layer.bits is None]
+    return text + (f"; float weights in {', '.join(_few(left))}" if left else "")
+
+
+def _few(names: Sequence[str]) -> list[str]:
+    return [*names[:SHORT], "…"] if len(names) > SHORT else list(names)
 
 
 def written(report: Report) -> list[str]:
@@ -133,13 +152,24 @@ def _everything(report: Report, console: Console) -> None:
     layout.show(console, layout.table(console, headings, variants, prose=True))
     if report.layers:
         headings = ["layer", "op", "width", "runs as", "reason"]
-        body = [[row.node, row.op, _width(row), row.bits, row.reason] for row in report.layers]
+        body = [[row.node, row.op, _width(row), row.runs_as, row.reason] for row in report.layers]
         layout.show(console, layout.table(console, headings, body, prose=True))
+        headings = ["layer", "bits", "file", "share", "signal/noise", "scales"]
+        layout.show(console, layout.table(console, headings, [_stored_cells(row) for row in report.layers]))
 
 
 def _width(row: LayerRow) -> str:
     same = row.width_before == row.width_after
     return str(row.width_after) if same else f"{row.width_before} → {row.width_after}"
+
+
+def _stored_cells(row: LayerRow) -> list[str]:
+    bits = "float" if row.bits is None else f"{row.bits:g}"
+    scales = numbers.DASH
+    if row.scale_low is not None and row.scale_high is not None:
+        scales = f"{row.scale_low:.2g} – {row.scale_high:.2g}"
+    share = numbers.percent(row.share)
+    return [row.node, bits, cell(row.file_bytes, "bytes"), share, cell(row.sqnr_db, "dB"), scales]
 
 
 def _variant_cells(variant: Variant) -> list[str]:
@@ -157,6 +187,7 @@ def pairs(report: Report) -> list[tuple[str, str]]:
     found = [("verdict", report.verdict), ("chosen", report.chosen), ("state", quality.state if quality else "")]
     for row in rows(report):
         found += _row_pairs(row)
+    found += [("weight_bits", numbers.raw(report.weight_bits))]
     found += [("note", note) for note in report.notes]
     found += [("refused", str(refusal)) for refusal in report.refusals]
     found += [("written", path) for path in written(report)]

@@ -14,6 +14,7 @@ from edgepress.report.rows import change, speed
 Outcome = Literal["written", "dry run", "missed"]
 
 FASTEST = "Nothing was faster within your limit"
+UNTIMED = "Nothing was smaller within your limit"
 NOTHING = f"{FASTEST}: the cleaned fp32 model was written."
 MARKS = {"within": "✓", "probably within": "≈", "over": "✗"}
 
@@ -38,7 +39,8 @@ def sentence(original: Variant, chosen: Variant, *, outcome: Outcome = "written"
 
 
 def _found(original: Variant, chosen: Variant) -> str:
-    return ", ".join((_speed(chosen), _size(original, chosen), _quality(chosen.quality), "on this CPU"))
+    here = ["on this CPU"] if chosen.ratio else []
+    return ", ".join((_speed(chosen), _size(original, chosen), _quality(chosen.quality), *here))
 
 
 def limit_line(quality: Quality) -> str:

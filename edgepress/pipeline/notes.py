@@ -1,0 +1,78 @@
+"""The notes of a report: what the user should know besides the table, one sentence each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from edgepress import targets
+from edgepress.pipeline.candidates import Candidate
+from edgepress.pipeline.choose import UNCERTAIN, ratio_of
+from edgepress.pipeline.findings import Findings
+from edgepress.pipeline.given import Given
+from edgepress.report.result import ORIGINAL
+from edgepress.targets import Target
+
+SHIPPED_SLOWER = 1.05
+"""From this ratio on the report says that the file as shipped is slower than the cleaned one."""
+
+
+IDLE = 5
+"""Names listed of activations whose given range changes nothing."""
+
+
+def notes(findings: Findings) -> Iterator[str]:
+    """Every note."""
+    if findings.context is None:
+        yield "No samples were given, so nothing was pruned or quantized: the model was only cleaned; pass --data."
+    if findings.choice is not None and UNCERTAIN in findings.choice.reasons.values():
+        yield "Candidates were refused for want of evidence: more samples in --data would allow a better choice."
+    for timing in list(findings.timing.values())[:1]:
+        shipped = ratio_of(ORIGINAL, timing)
+        if shipped > SHIPPED_SLOWER:
+            yield f"The file as it came takes {shipped:.2f} times as long as the cleaned fp32 model all times refer to."
+    if findings.context is not None:
+        yield from _of_quality(findings.chosen)
+        yield from _of_target(findings.context.target)
+        yield from _of_overrides(findings.context.given)
+
+
+def _of_quality(chosen: Candidate) -> Iterator[str]:
+    verdict = chosen.verdict
+    if verdict.measure == "agreement":
+        yield f"Without labels quality is agreement with the original; KL of the outputs is {verdict.kl:.4f} nats."
+    if chosen.predicted is None:
+        return
+    if verdict.measure == "sqnr":
+        expected = -10 * math.log10(max(chosen.predicted, 1e-20))
+        yield (
+            f"Bits were given out to where rounding was predicted to leave {expected:.1f} dB; with all else that was "
+            f"done {verdict.sqnr:.1f} dB were measured."
+        )
+    else:
+        yield (
+            f"Bits were given out to where rounding was predicted to cost {chosen.predicted:.4f} nats of KL; with all "
+            f"else that was done {verdict.kl:.4f} nats were measured."
+        )
+
+
+def _of_target(target: Target) -> Iterator[str]:
+    here = targets.detect()
+    if target.artifact:
+        yield (
+            f"Made for {target.name}, which this machine is not: nothing was timed, and of what keeps your limit the "
+            "smallest was chosen."
+        )
+    elif not target.timed_on(here):
+        yield (
+            f"Decided for {target.name}, but timed on this machine, whose times say little about it: time the result "
+            "there with edgepress bench."
+        )
+    elif target != here:
+        yield f"Decided for {target.name}, but timed on this machine."
+
+
+def _of_overrides(given: Given) -> Iterator[str]:
+    if given.idle:
+        names = ", ".join(given.idle[:IDLE]) + (", ..." if len(given.idle) > IDLE else "")
+        yield f"Ranges that change nothing, as these activations are never integers here: {names}."

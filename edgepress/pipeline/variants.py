@@ -1,0 +1,135 @@
+"""The variants of a report: size, quality, times and verdict of every model that was weighed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from edgepress import runtime
+from edgepress.model import Model
+from edgepress.pipeline.candidates import Candidate, compare
+from edgepress.pipeline.findings import Findings
+from edgepress.pipeline.prepare import with_evaluation
+from edgepress.quality import Limit, Verdict, judge
+from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Quality, Variant
+
+
+def variants(findings: Findings) -> list[Variant]:
+    """The original first, then plain int8, then every candidate."""
+    cleaned = findings.candidates[0] if findings.candidates else findings.chosen
+    macs, parameters = cleaned.macs, findings.opened.model.parameters
+    times = {n: timing.latency(CLEANED) for n, timing in findings.timing.items()}
+    found = [
+        Variant(
+            ORIGINAL,
+            "original (times: cleaned fp32)",
+            findings.original_bytes,
+            macs,
+            parameters,
+            None,
+            times,
+            {},
+            runtime.fused_operators(findings.opened.model.data),
+            "the model as it came",
+        )
+    ]
+    if findings.plain is not None and findings.plain_verdict is not None:
+        found.append(
+            _variant(
+                findings,
+                PLAIN_INT8,
+                "plain onnxruntime int8",
+                findings.plain,
+                findings.plain.size,
+                macs,
+                parameters,
+                findings.plain_verdict,
+                "for comparison",
+            )
+        )
+    reasons = {} if findings.choice is None else findings.choice.reasons
+    every = findings.candidates or (findings.chosen,)
+    return [*found, *(_of_candidate(findings, item, reasons.get(item.name, "written")) for item in every)]
+
+
+def _of_candidate(findings: Findings, item: Candidate, reason: str) -> Variant:
+    made = _variant(
+        findings, item.name, item.label, item.model, item.size, item.macs, item.parameters, item.verdict, reason
+    )
+    return dataclasses.replace(made, predicted=item.predicted)
+
+
+def _variant(
+    findings: Findings,
+    name: str,
+    label: str,
+    model: Model,
+    size: int,
+    macs: int,
+    parameters: int,
+    verdict: Verdict,
+    reason: str,
+) -> Variant:
+    ratios = {n: timing.ratio(name) for n, timing in findings.timing.items()}
+    return Variant(
+        name=name,
+        label=label,
+        file_bytes=size,
+        macs=macs,
+        parameters=parameters,
+        quality=_quality(findings, model, verdict, name),
+        latency={n: timing.latency(name) for n, timing in findings.timing.items()},
+        ratio={n: ratio for n, ratio in ratios.items() if ratio is not None},
+        operators=runtime.fused_operators(model.data),
+        verdict=reason,
+    )
+
+
+def _quality(findings: Findings, model: Model, verdict: Verdict, name: str) -> Quality | None:
+    """Quality on the evaluation samples when they were given (chosen and plain only), else on the hold-out ones."""
+    if not verdict.samples:
+        return None
+    evaluation, limit = findings.opened.evaluation, findings.limit
+    shown = (findings.chosen.name, PLAIN_INT8)
+    if evaluation is None or findings.context is None or limit is None or name not in shown:
+        return _as_quality(verdict, "hold-out")
+    judged = judge(
+        compare(findings.opened.model, model, with_evaluation(findings.context, evaluation)),
+        _evaluated(findings, limit),
+    )
+    return _as_quality(judged, "eval-data")
+
+
+def _evaluated(findings: Findings, limit: Limit) -> Limit:
+    """The limit on evaluation samples: by accuracy when they have labels, by agreement when they have none."""
+    evaluation = findings.opened.evaluation
+    if limit.measure == "sqnr" or evaluation is None:
+        return limit
+    return Limit("agreement" if evaluation.labels is None else "accuracy", limit.max_drop, limit.min_sqnr)
+
+
+def _as_quality(verdict: Verdict, source: Literal["hold-out", "eval-data"]) -> Quality:
+    """A verdict in the terms of the report: what the user reads as lost, and what decided."""
+    sqnr, labelled = verdict.measure == "sqnr", verdict.measure == "accuracy"
+    floor = verdict.after + verdict.loss
+    changed = 100 - verdict.agreement, 100 - verdict.agreement_high, 100 - verdict.agreement_low
+    lost = (verdict.loss, verdict.low, verdict.high) if labelled else changed
+    drop, low, high = (None, floor - verdict.high, floor - verdict.low) if sqnr else lost
+    return Quality(
+        measure=verdict.measure,
+        samples=verdict.samples,
+        before=verdict.before,
+        after=verdict.after,
+        drop=drop,
+        low=low,
+        high=high,
+        agreement=None if sqnr else verdict.agreement,
+        kl=None if sqnr else verdict.kl,
+        sqnr_db=verdict.sqnr,
+        state=verdict.state,
+        settle_samples=verdict.settle,
+        limit=floor if sqnr else verdict.allowed,
+        source=source,
+        kl_low=None if sqnr or labelled else verdict.low,
+        kl_high=None if sqnr or labelled else verdict.high,
+    )
