@@ -213,7 +213,7 @@ def _grid(weight: np.ndarray, importance: np.ndarray, wanted: Wanted, book: np.n
         return Grid(wanted.scale.astype(np.float64), *bounds)
     if wanted.uneven:
         levels = codebook(weight, importance, wanted.levels, wanted.limit) if book is None else book
-        return on_codebook(weight, levels, wanted.limit, power_of_two=wanted.power_of_two)
+        return on_codebook(weight, importance, levels, power_of_two=wanted.power_of_two)
     scale = best_scales(weight, importance, *bounds, power_of_two=wanted.power_of_two)
     return Grid(scale.astype(np.float64), *bounds)
 

@@ -13,6 +13,8 @@ two above); a channel of zeros gets ``SMALLEST_SCALE`` (or the power of two abov
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from edgepress.quantize.weights import SMALLEST_SCALE
@@ -42,20 +44,28 @@ def best_scales(
     largest = np.abs(weight).max(axis=1)
     given = np.maximum(largest / reach, SMALLEST_SCALE)
     unclipped = np.maximum(largest / np.maximum(high, 1), SMALLEST_SCALE)  # an even count has one level less above zero
-    best, scales = np.full(len(weight), np.inf), given.copy()
-    for tried in _candidates(given, unclipped, power_of_two):
-        whole = np.clip(np.rint(weight / tried[:, None]), low[:, None], high[:, None])
-        error = np.square(weight - whole * tried[:, None]) @ importance
+    tried = [*candidates(given, power_of_two), *([] if power_of_two else [half(unclipped).astype(np.float64)])]
+    return best_of(weight, importance, tried, lambda steps: np.clip(np.rint(steps), low[:, None], high[:, None]))
+
+
+def best_of(
+    weight: np.ndarray, importance: np.ndarray, tried: Sequence[np.ndarray], nearest: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The scale of every row, float32, of those tried, with the least weighted error of the nearest numbers."""
+    best, scales = np.full(len(weight), np.inf), tried[0]
+    for scale in tried:
+        error = np.square(weight - nearest(weight / scale[:, None]) * scale[:, None]) @ importance
         better = error < best
-        best, scales = np.where(better, error, best), np.where(better, tried, scales)
+        best, scales = np.where(better, error, best), np.where(better, scale, scales)
     return np.asarray(scales, np.float32)
 
 
-def _candidates(base: np.ndarray, unclipped: np.ndarray, power_of_two: bool) -> list[np.ndarray]:
+def candidates(base: np.ndarray, power_of_two: bool) -> list[np.ndarray]:
+    """Scales around those that bring the largest weight to the largest number ``[rows]``, these first."""
     if power_of_two:
         top = np.ceil(np.log2(base))
         return [np.exp2(top + more) for more in (0, 1, -1, -2, -3)]
-    return [half(scale).astype(np.float64) for scale in (*(base * share for share in SHARES), unclipped)]
+    return [half(base * share).astype(np.float64) for share in SHARES]
 
 
 def half(scales: np.ndarray) -> np.ndarray:

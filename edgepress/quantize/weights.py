@@ -60,13 +60,12 @@ def to_grid(weight: np.ndarray, scale: np.ndarray, axis: int, limit: int) -> np.
 
 def on_levels(item: Rounded, scale: np.ndarray) -> Rounded:
     """The same weights with other scales, none smaller: on the levels that they had, as near as may be."""
-    whole = to_grid(item.weight, scale, item.axis, 127)
     if item.codebook is None:
-        low, high = bounds(item.levels)
-        return replace(item, scale=scale, values=np.clip(whole, low, high))
+        whole = to_grid(item.weight, scale, item.axis, 127)
+        return replace(item, scale=scale, values=np.clip(whole, *bounds(item.levels)))
+    steps = item.weight / _along(scale.astype(np.float64), item.axis, item.values.ndim)
     book = item.codebook.astype(np.float64)
-    nearest = item.codebook[np.searchsorted((book[1:] + book[:-1]) / 2, whole)]
-    return replace(item, scale=scale, values=nearest)
+    return replace(item, scale=scale, values=item.codebook[np.searchsorted((book[1:] + book[:-1]) / 2, steps)])
 
 
 def bias_correction(weight: np.ndarray, rounded: Rounded, mean_input: np.ndarray) -> np.ndarray:
