@@ -1,10 +1,10 @@
 """Time the finalists in one interleaved run and choose.
 
 Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned
-fp32 model (with a budget of size or multiply-adds: not measurably slower), the fastest; those whose time is the same
-within the noise compete by file size. If nothing is left the cleaned fp32 model itself is the answer. Every loser gets
-the reason. For a target that is no CPU nothing is timed: among those that keep the quality and meet the budgets, the
-smallest file.
+fp32 model (with a budget of size or multiply-adds, or a width that is named: not measurably slower), the fastest; those
+whose time is the same within the noise compete by file size. If nothing is left the cleaned fp32 model itself is the
+answer. Every loser gets the reason. For a target that is no CPU nothing is timed: among those that keep the quality
+and meet the budgets, the smallest file.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def _slower(candidate: Candidate, timing: Timing | None, request: Request) -> bo
     found = None if timing is None else timing.ratio(candidate.name)
     if found is None or found.median <= 1.0:
         return False
-    return found.noise == "slower" or (request.size_ratio is None and request.mac_ratio is None)
+    for_size = request.size_ratio is not None or request.bits is not None or request.activations == "float"
+    return found.noise == "slower" or not (for_size or request.mac_ratio is not None)
 
 
 def _budget(candidate: Candidate, cleaned: Candidate, ratio: float, request: Request, original_bytes: int) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from edgepress.errors import PlanError
+from edgepress.model import Model
 from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.analysis import refusal_of
 from edgepress.pipeline.context import Context
-from edgepress.plan import Cut, Plan
+from edgepress.plan import Cut, Plan, Quantization
 
 
 def check_decisions(context: Context, plan: Plan) -> None:
@@ -20,13 +21,32 @@ def check_decisions(context: Context, plan: Plan) -> None:
     for entry in plan.cuts:
         _check_cut(context, entry)
     if plan.quantization is not None:
-        weighted = {node.name for node in context.model.nodes if node.op in WEIGHTED}
-        for name in plan.quantization.float_nodes:
+        _check_names(context.model, plan.quantization)
+
+
+def _check_names(model: Model, quantization: Quantization) -> None:
+    """Nodes and tensors that the quantization speaks of are there."""
+    weighted = {node.name for node in model.nodes if node.op in WEIGHTED}
+    for name in quantization.float_nodes:
+        if name not in weighted:
+            raise PlanError(
+                f"The plan keeps node {name!r} float, but the model has no weighted node of that name: mend "
+                "float_nodes in the plan."
+            )
+    for field in ("levels", "codebooks", "given_scales"):
+        for name in getattr(quantization, field):
             if name not in weighted:
                 raise PlanError(
-                    f"The plan keeps node {name!r} float, but the model has no weighted node of that name: mend "
-                    "float_nodes in the plan."
+                    f"The plan's {field} name node {name!r}, but the model has no weighted node of that name: mend "
+                    f"{field} in the plan."
                 )
+    activations = {*model.inputs, *(name for node in model.nodes for name in node.outputs)}
+    for name in quantization.given_ranges:
+        if name not in activations:
+            raise PlanError(
+                f"The plan gives tensor {name!r} a range, but the model has no such activation: mend given_ranges in "
+                "the plan."
+            )
 
 
 def _check_cut(context: Context, entry: Cut) -> None:

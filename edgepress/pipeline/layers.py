@@ -22,7 +22,7 @@ from edgepress.report.result import LayerRow
 BLOCK_LEVELS = 16
 """Levels of weights in blocks."""
 
-STORED = "weights stored as int8, arithmetic float"
+STORED = "weights stored as integers, arithmetic float"
 NO_KERNEL = "there is no int8 kernel for it"
 
 

@@ -42,7 +42,7 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None =
         data=_data(findings),
         plan=None if output is None else str(plan_path(output)),
         command=shlex.join(["edgepress", *sys.argv[1:]]),
-        next="" if output is None else shlex.join(["edgepress", "bench", str(request.model), str(output)]),
+        next=_next(findings, output),
         versions={
             "edgepress": __version__,
             **{name: version(name) for name in ("onnx", "onnxruntime", "numpy", "torch")},
@@ -50,6 +50,13 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None =
         seed=request.seed,
         threads=tuple(findings.timing),
     )
+
+
+def _next(findings: Findings, output: Path | None) -> str:
+    """The command that times the result; empty where there is none, or nothing that it could be timed on."""
+    if output is None or (findings.context is not None and findings.context.target.artifact):
+        return ""
+    return shlex.join(["edgepress", "bench", str(findings.request.model), str(output)])
 
 
 def _outcome(findings: Findings, output: Path | None) -> Outcome:
