@@ -22,6 +22,7 @@ from edgepress.bench import Latency, Machine, Ratio, Timing
 from edgepress.calibrate.recipe import Recipe
 from edgepress.cli import INTERRUPTED, main
 from edgepress.errors import EdgepressError, Refusal
+from edgepress.levels import NAMED
 from edgepress.model import Model
 from edgepress.ops.couple import RULES
 from edgepress.ops.row import Role
@@ -46,6 +47,7 @@ from edgepress.report.result import (
 )
 from edgepress.report.rows import Row
 from edgepress.request import Request
+from edgepress.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -190,8 +192,10 @@ def options_of(command: str) -> dict[str, click.Option]:
 
 def documented(command: str) -> dict[str, list[str]]:
     """Option names as in click -> the row of the table."""
-    if command == "compress":
-        rows = cells(section(README, "compress"))
+    if command in ("compress", "quantize"):  # one table of what to do, one of how to quantize, for both
+        rows = [*cells(section(README, "compress")), *cells(section(README, "quantize"))]
+        others = {f"(`{name}` only)" for name in ("compress", "quantize") if name != command}
+        rows = [row for row in rows if not any(row[2].endswith(other) for other in others)]
     else:
         rows = [row[1:] for row in cells(section(README, "apply, bench, explain, ops")) if row[0] == f"`{command}`"]
     return {", ".join(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row[0])): row for row in rows}
@@ -202,20 +206,35 @@ def test_every_option_is_documented_and_no_other(command: str) -> None:
     assert documented(command).keys() == options_of(command).keys()
 
 
-def test_defaults_are_those_of_click() -> None:
-    for name, (_, shown, _) in documented("compress").items():
-        option = options_of("compress")[name]
+@pytest.mark.parametrize("command", ["compress", "quantize"])
+def test_defaults_are_those_of_click(command: str) -> None:
+    for name, (_, shown, _) in documented(command).items():
+        option = options_of(command)[name]
         if option.show_default:
             assert shown == str(option.default), name
         else:
-            assert shown in {"", "2", "target's", "`MODEL.edge.onnx`"}, name
+            assert shown in {"", "2", "8", "target's", "`MODEL.edge.onnx`"}, name
 
 
-def test_choices_are_those_of_click() -> None:
-    for name, (first, *_) in documented("compress").items():
-        kind = options_of("compress")[name].type
+@pytest.mark.parametrize("command", ["compress", "quantize"])
+def test_choices_are_those_of_click(command: str) -> None:
+    for name, (first, *_) in documented(command).items():
+        kind = options_of(command)[name].type
         if isinstance(kind, click.Choice):
             assert first == f"`{name} {'|'.join(kind.choices)}`"
+
+
+def test_widths_are_those_that_have_a_name() -> None:
+    (row,) = (row for row in cells(section(README, "quantize")) if row[0].startswith("`--bits"))
+    listed = re.findall(r"\d(?:\.\d)?", row[2].split(";")[0])
+    assert [float(width) for width in listed] == sorted(NAMED, reverse=True)
+
+
+def test_targets_are_those_there_are() -> None:
+    rows = cells(section(README, "Targets"))
+    assert [row[0].strip("`") for row in rows] == ["auto", *TARGETS]
+    for name, _, evidence in rows[1:]:
+        assert evidence.split()[0] == TARGETS[name.strip("`")].evidence
 
 
 def test_options_in_the_text_exist() -> None:
