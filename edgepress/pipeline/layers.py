@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,12 +22,21 @@ from edgepress.report.result import LayerRow
 BLOCK_LEVELS = 16
 """Levels of weights in blocks."""
 
+ASKED = "kept float by --keep-float"
+FOR_QUALITY = "kept float for quality"
 STORED = "weights stored as integers, arithmetic float"
 NO_KERNEL = "there is no int8 kernel for it"
 
 
-def layers(context: Context | None, model: Model, chosen: Candidate) -> list[LayerRow]:
-    """A row for every node that multiplies by a constant; groups say how wide the cut left them."""
+def layers(context: Context | None, model: Model, chosen: Candidate, asked: Collection[str] = ()) -> list[LayerRow]:
+    """A row for every node that multiplies by a constant; groups say how wide the cut left them.
+
+    Args:
+        context: the compression; None without samples.
+        model: the cleaned model.
+        chosen: what became of it.
+        asked: names of nodes that the user wants float.
+    """
     removed = {cut.group: len(cut.removed) for cut in chosen.cuts}
     weights = {work.node: work.weight for work in reversed(work_of(model)) if work.weight is not None}
     after = _widths(context, model, weights, removed)
@@ -41,7 +50,7 @@ def layers(context: Context | None, model: Model, chosen: Candidate) -> list[Lay
     rows = []
     for node in nodes:
         width = _width(model, node, weights[node.name])
-        reason = _reason(node, weights[node.name], chosen.quantization, kept)
+        reason = _reason(node, weights[node.name], chosen.quantization, kept, asked)
         stored = file.weights(_operands(node, weights[node.name], made.get(node.name)))
         levels = _levels(node.name, chosen.quantization) if stored.integers and chosen.quantization else None
         low, high = stored.scales or (None, None)
@@ -101,15 +110,19 @@ def _gone(context: Context, cuts: Sequence[Cut]) -> dict[str, np.ndarray]:
     return found
 
 
-def _reason(node: Node, weight: str, quantization: Quantization | None, kept: Mapping[str, str]) -> str:
+def _reason(
+    node: Node, weight: str, quantization: Quantization | None, kept: Mapping[str, str], asked: Collection[str]
+) -> str:
     """Why a node of an int8 model computes in float; empty where it does not, or where all is float."""
-    if quantization is None:
+    if quantization is None or node.name in (*quantization.dynamic, *quantization.blocked):
         return ""
+    if node.name in quantization.float_nodes:
+        return ASKED if node.name in asked else FOR_QUALITY
     if quantization.compute == "float":
         return STORED
     if node.op not in WEIGHTED or weight != node.inputs[1]:
         return NO_KERNEL
-    return kept.get(node.name, "kept float for quality" if node.name in quantization.float_nodes else "")
+    return kept.get(node.name, "")
 
 
 def _axis(node: Node, weight: str, rank: int) -> int:

@@ -46,13 +46,13 @@ def _of_quality(chosen: Candidate) -> Iterator[str]:
     if verdict.measure == "sqnr":
         expected = -10 * math.log10(max(chosen.predicted, 1e-20))
         yield (
-            f"Bits were given out to where rounding was predicted to leave {expected:.1f} dB; with all else that was "
-            f"done {verdict.sqnr:.1f} dB were measured."
+            f"Bits went where rounding, nothing made up for, was predicted to leave {expected:.1f} dB in all; measured "
+            f"are {verdict.sqnr:.1f} dB, with all else that was done."
         )
     else:
         yield (
-            f"Bits were given out to where rounding was predicted to cost {chosen.predicted:.4f} nats of KL; with all "
-            f"else that was done {verdict.kl:.4f} nats were measured."
+            f"Bits went where rounding, nothing made up for, was predicted to cost {chosen.predicted:.4f} nats in all; "
+            f"measured are {verdict.kl:.4f} nats of KL, with all else that was done."
         )
 
 

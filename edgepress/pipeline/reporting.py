@@ -25,7 +25,7 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None =
     request, chosen = findings.request, findings.chosen
     weighed = tuple(variants(findings))
     taken = next(item for item in weighed if item.name == chosen.name)
-    rows = tuple(layers(findings.context, findings.normalized.model, chosen))
+    rows = tuple(layers(findings.context, findings.normalized.model, chosen, request.keep_float))
     return Report(
         model=str(request.model),
         output=None if output is None else str(output),

@@ -84,7 +84,7 @@ class Variant:
         operators: what onnxruntime really runs, after its own fusions.
         verdict: ``written``, or why not.
         predicted: error that the allocation of bits predicted for the answers (nats, or noise over signal), of rounding
-            weights alone; None where all layers have one width.
+            weights alone and with nothing made up for; None where all layers have one width.
     """
 
     name: str
