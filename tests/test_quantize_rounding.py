@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgepress.calibrate.statistics import Gram
 from edgepress.levels import bounds
 from edgepress.quantize import rounding
-from edgepress.quantize.rounding import DAMPING, TRIFLE, Factor, Grid, Inputs, error, obs
+from edgepress.quantize.rounding import Factor, Grid, Inputs, error, obs
 from edgepress.quantize.scales import best_scales
 
 LEVELS = st.sampled_from([3, 4, 5, 7, 16, 22, 255])
@@ -174,14 +174,15 @@ def moments(x: np.ndarray, bias: bool) -> Gram:
 def test_any_inputs_give_weights_no_farther_than_the_grid_allows(x: np.ndarray, bias: bool) -> None:
     inputs = Inputs.of(moments(x, bias), int(bias))
     weight, grid = layer(16, 5, 0)
-    whole = obs(weight, Factor.of(inputs.spread, inputs.size), grid)
+    factor = Factor.of(inputs.spread, inputs.size)
+    whole = obs(weight, factor, grid)
     lost = weight - whole * grid.scale[:, None]
     nearest = weight - grid.nearest(weight / grid.scale[:, None]) * grid.scale[:, None]
     assert np.isfinite(lost).all()
     if not x.any() or (bias and (x == x[0]).all()):
         assert np.allclose(lost, nearest)  # nothing is known of these inputs
     # by what the inputs do, no worse than the nearest but for what the damping weighs
-    floor = max(DAMPING * np.diag(inputs.spread).mean(), TRIFLE * inputs.size, 1e-12)
+    floor = float((np.diag(factor.gram) - np.diag(inputs.spread)).max())
     allowed = np.einsum("ij,ij->i", nearest @ inputs.spread, nearest) + floor * np.square(nearest).sum(1)
     assert (error(weight, whole, grid.scale, inputs.spread) <= allowed * (1 + 1e-6)).all()
 

@@ -108,9 +108,9 @@ class Joint:
         return arrays
 
     def _one_weight(self, node: Node, weights: tuple[Source, ...]) -> bool:
-        """The matrix of a node is its weight, as it is stored, and all of it is rounded."""
+        """The matrix of a node is its weight, times a power of two at the most, and all of it is rounded."""
         known = node.name in self.wanted and node.op in WEIGHTED and len(weights) == 1
-        return known and weights[0].tensor == node.inputs[1] and weights[0].scale == 1
+        return known and weights[0].tensor == node.inputs[1] and math.frexp(weights[0].scale)[0] == 0.5
 
     def _book(self, fit: Fit, wanted: Wanted) -> np.ndarray | None:
         """The uneven levels that all groups of a convolution share; None where the fit is the whole layer."""
@@ -130,8 +130,8 @@ class Joint:
             empty = np.zeros(source.shape, np.int8)
             before = Rounded(empty, np.ones(source.shape[axis], np.float32), axis, levels=wanted.levels)
         scale = before.scale.copy()
-        scale[source.outputs_along(axis)] = made.scale
-        values = source.written(before.values, made.whole)
+        scale[source.outputs_along(axis)] = made.scale / source.scale
+        values = source.written(before.values, made.whole * source.scale)
         self.rounded[node.name] = replace(before, values=values, scale=scale, codebook=made.codebook)
 
 
@@ -140,7 +140,7 @@ def _for_rows(wanted: Wanted, node: Node, source: Source) -> Wanted:
     if wanted.scale is None:
         return wanted
     axis = output_axis(node.op, node.attributes) % len(source.shape)
-    return replace(wanted, scale=wanted.scale[source.outputs_along(axis)])
+    return replace(wanted, scale=wanted.scale[source.outputs_along(axis)] * source.scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def _match(
         with torch.inference_mode():
             made = executor.apply(seen.node, {source: torch.from_numpy(scene.changed[source])}, parameters)[0]
         targets = scene.original[seen.node.output]
-        if scene.other is not None:
+        if scene.other is not None and scene.original[scene.other].shape == scene.changed[scene.other].shape:
             targets = targets + (scene.original[scene.other] - scene.changed[scene.other])
         return Moments.of(made.numpy(), axis), Moments.of(targets, axis)
 

@@ -46,6 +46,7 @@ from edgepress.model import Model
 from edgepress.parallel import ordered_map
 from edgepress.surgery.cut import Cutting
 from edgepress.surgery.mend import Survivors
+from edgepress.surgery.narrowed import beside_what_is_left
 
 Chunks = Sequence[Mapping[str, np.ndarray]]
 
@@ -68,7 +69,7 @@ class Finish(Protocol):
         ...
 
     def unfitted(self, seen: Visit) -> Mapping[str, np.ndarray]:
-        """New initializers of a node that has no fit; empty for none."""
+        """New initializers of a node that has no fit, seen beside what is left of the original; empty for none."""
         ...
 
 
@@ -119,7 +120,7 @@ def fold(
             if looking.aligned(twin.then, seen):
                 known = ChainMap(given, seen.parameters)  # type: ignore[arg-type]
                 given |= _refitted(twin, seen, known, elsewhere, looking, last)
-        return given or last.unfitted(seen)
+        return given or last.unfitted(beside_what_is_left(seen, cutting.left))
 
     return sweep(original, cutting.model, chunks, visit, workers=workers)
 
