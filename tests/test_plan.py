@@ -35,6 +35,11 @@ QUANTIZATIONS = st.builds(
     weight_limit=st.sampled_from([64, 127]),
     repair=st.booleans(),
     compute=st.sampled_from(["int8", "float"]),
+    levels=st.dictionaries(NAMES, st.integers(3, 255), max_size=3),
+    given_ranges=st.dictionaries(
+        NAMES, st.tuples(st.floats(-9, 9), st.floats(-9, 9)).map(lambda pair: (min(pair), max(pair))), max_size=3
+    ),
+    given_scales=st.dictionaries(NAMES, st.lists(st.floats(1e-9, 9), min_size=1, max_size=4).map(tuple), max_size=3),
 )
 NOTES = st.dictionaries(NAMES, st.one_of(st.integers(), st.text(), st.booleans(), st.floats(-9, 9)), max_size=3)
 PLANS = st.builds(
@@ -98,6 +103,14 @@ def test_a_missing_field_is_named(name: str) -> None:
     "changes",
     [
         {"colour": "green"},
+        {"quantization__given_ranges": {"x": [1, 0]}},
+        {"quantization__given_ranges": {"x": [0, 1, 2]}},
+        {"quantization__given_ranges": {"x": 3}},
+        {"quantization__given_ranges": {"x": [0, float("inf")]}},
+        {"quantization__given_ranges": ["x"]},
+        {"quantization__given_scales": {"x": []}},
+        {"quantization__given_scales": {"x": [0.0]}},
+        {"quantization__given_scales": {"x": ["1"]}},
         {"model_sha256": 5},
         {"data_sha256": None},
         {"seed": "three"},
