@@ -13,7 +13,9 @@ max_drop``.
 
 A verdict has three states: ``within`` (so is its whole 95 % interval), ``probably within`` (the point is, the
 interval reaches out; says how many samples would settle it), ``over``. A candidate is taken only when the upper end
-of its 80 % interval (one-sided) keeps the limit: a lucky draw of few samples is not enough.
+of its 80 % interval (one-sided) keeps the limit: a lucky draw of few samples is not enough. Labels tell little where samples
+are few (a right answer says one bit, the divergence of the answers much more), so a candidate that loses no more than is
+allowed on them is also taken if the divergence alone would do: labels never make the choice more timid than none.
 """
 
 from __future__ import annotations
@@ -196,14 +198,16 @@ def judge(comparison: Comparison, limit: Limit) -> Verdict:
     count = len(comparison)
     same = 100 * float(1 - comparison.changed.mean())
     finite = bool(np.isfinite(comparison.noise).all())  # an answer among NaN is none, even if it is right
+    unlabelled = _mean(comparison.divergence, KL_PER_POINT * limit.max_drop, floor=0.0, finite=finite)
     if limit.measure == "accuracy" and comparison.right is not None:
         lost = 100 * (comparison.right[:, 0].astype(float) - comparison.right[:, 1])
         equal = _sqnr(comparison.signal.sum(0), comparison.noise.sum(0)) >= EQUAL
         estimate = _mean(lost, limit.max_drop, floor=0.0 if equal else 100 / math.sqrt(count), finite=finite)
         before = 100 * float(comparison.right[:, 0].mean())
         after = before - estimate.point
+        acceptable = estimate.acceptable or (estimate.state != "over" and unlabelled.acceptable)
     else:
-        estimate = _mean(comparison.divergence, KL_PER_POINT * limit.max_drop, floor=0.0, finite=finite)
+        estimate, acceptable = unlabelled, unlabelled.acceptable
         before, after = 100.0, same
     low, high = wilson(count - int(comparison.changed.sum()), count)
     return Verdict(
@@ -222,7 +226,7 @@ def judge(comparison: Comparison, limit: Limit) -> Verdict:
         sqnr=_sqnr(comparison.signal.sum(0), comparison.noise.sum(0)),
         state=estimate.state,
         settle=estimate.settle(count),
-        acceptable=estimate.acceptable,
+        acceptable=acceptable,
     )
 
 

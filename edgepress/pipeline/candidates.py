@@ -7,6 +7,8 @@ are in :mod:`edgepress.pipeline.integers`.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +69,12 @@ class Judge:
     def __init__(self, context: Context, limit: Limit, original_bytes: int) -> None:
         """Judge by the hold-out samples of the context, against a limit; ``original_bytes``: of the file as it came."""
         self.context, self.limit, self.original_bytes = context, limit, original_bytes
+
+    def at(self, share: float) -> Judge:
+        """The judge that allows a share of the limit: of the points, or of the noise."""
+        floor = self.limit.min_sqnr - 10 * math.log10(share)
+        limit = dataclasses.replace(self.limit, max_drop=share * self.limit.max_drop, min_sqnr=floor)
+        return Judge(self.context, limit, self.original_bytes)
 
     def __call__(self, model: Model) -> Verdict:
         """The verdict on a model."""

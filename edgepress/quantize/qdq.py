@@ -307,9 +307,11 @@ class _Writer:
         scale = float_vector(self.writer, f"{name}/ws", source.scale.reshape(shape))
         cast = self.writer.node("Cast", [values], f"{name}/wf", to=onnx.TensorProto.FLOAT)
         node.input[1] = self.writer.node("Mul", [cast, scale], f"{name}/wdq")
-        if source.bias is not None:
-            del node.input[2:]
-            node.input.append(float_vector(self.writer, f"{name}/b", source.bias.astype(np.float32)))
+        own = self.model.constants.get(node.input[2]) if len(node.input) > 2 else None
+        bias = own if source.bias is None else source.bias
+        if bias is not None and bias.size == source.scale.size:
+            shape = list(bias.shape if own is None else own.shape)
+            node.input[2:] = [float_vector(self.writer, f"{name}/b", half(bias.reshape(shape)))]
 
 
 def _bias(model: Model, unit: Unit, source: Rounded) -> np.ndarray | None:
