@@ -8,6 +8,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -98,8 +99,9 @@ def test_the_required_release_loads_what_is_written() -> None:
 
 
 def recorded() -> list[dict[str, str]]:
-    """The table of docs/releases.md."""
-    lines = [line for line in (ROOT / "docs/releases.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    """The first table of docs/releases.md."""
+    text = (ROOT / "docs/releases.md").read_text(encoding="utf-8")
+    lines = text[text.index("| onnxruntime |") :].split("\n\n")[0].splitlines()
     names, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -135,6 +137,19 @@ def test_the_release_of_this_environment_answers_so_now(capsys: pytest.CaptureFi
     assert row["onnxruntime"] == ort.__version__
     assert [line.split(":")[0] for line in errors] == [f"{ort.__version__} int2 bare"]
     check(release(ort.__version__), row)
+
+
+def test_given_files_are_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    form = tool.REFERENCES["int8"]
+    good, newer = tmp_path / "good.onnx", tmp_path / "newer.onnx"
+    good.write_bytes(tool.network(form).SerializeToString())
+    newer.write_bytes(tool.network(tool.Form("newer", 99, 8, form.body, form.arrays, {}, "")).SerializeToString())
+    np.savez(tmp_path / "x.npz", x=np.ones((3, 16, 9, 9), np.float32))
+    script("release_files").main(["--file", str(good), "--file", str(newer), "--data", str(tmp_path / "x.npz")])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[0][:5] == ["good", ort.__version__, "3", "0", "0.0e+00"]
+    assert rows[1][:5] == ["newer", ort.__version__, "-", "-", "-"] and "99" in rows[1][5]
 
 
 # --- the tool can fail ------------------------------------------------------------------------------------------------

@@ -75,7 +75,8 @@ def oldest(site: Site, version: int) -> int:
 
 def _has_its_parts(site: Site, before: defs.OpSchema, after: defs.OpSchema) -> bool:
     """Inputs, outputs and attributes in use."""
-    new = [item for item in site.node.attribute if item.name not in before.attributes]
+    known = set(after.attributes) - set(before.attributes)  # what later versions added went at their steps
+    new = [item for item in site.node.attribute if item.name in known]
     fits = _used(site.node.input) <= before.max_input and _used(site.node.output) <= before.max_output
     return fits and all(_is_default(item, after) for item in new)
 
