@@ -22,7 +22,11 @@ from edgepress.executor.gradients import gradients
 from edgepress.executor.run import Executor
 
 TEMPERATURE = 4.0
-SMALLEST = 1e-7
+SMALLEST = 1e-37
+"""Probabilities below this have no gradient: at temperature 4 one of 1e-20 is that of a label in a hundred thousand."""
+
+NOTHING = 1e-7
+"""Outputs of this size count as zero."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -81,6 +85,6 @@ def _noise(outputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> t
     for value in outputs.values():
         if value.is_floating_point():
             noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-            size = (value.detach().square().sum() / max(1, len(value))).sqrt().clamp_min(SMALLEST)
+            size = (value.detach().square().sum() / max(1, len(value))).sqrt().clamp_min(NOTHING)
             total = total + (noise * value).sum() / size
     return total
