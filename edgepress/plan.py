@@ -49,6 +49,10 @@ class Quantization:
         equalize: even out the ranges of neighbouring layers first (cross-layer equalization).
         dynamic: nodes whose activations are quantized as they come, not with fixed ranges.
         blocked: MatMul nodes with 4-bit weights in blocks of their input channels.
+        recurrent: LSTM nodes whose products are int8, with ranges as they come.
+        stored: constants that are not weights of products (tables, weights of recurrent layers), kept as int8 and
+            multiplied out once, when the file is loaded.
+        tables: constants that only Gather reads, kept as int8 in memory, too.
         activation_bits: of activations that are integers: 8, or 16 on targets that run it.
         given_ranges: least and greatest value of activations, by tensor, in place of what the samples show.
         given_scales: by node, the weight scale of every output channel, in place of what rounding would choose.
@@ -68,6 +72,9 @@ class Quantization:
     equalize: bool = False
     dynamic: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+    recurrent: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
     activation_bits: int = 8
     given_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     given_scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -173,7 +180,7 @@ _CHOICES = {
     "rounding": ("nearest", "joint"),
     "scales": ("free", "power-of-two"),
 }
-_NAMES = ("float_nodes", "codebooks", "dynamic", "blocked")
+_NAMES = ("float_nodes", "codebooks", "dynamic", "blocked", "recurrent", "stored", "tables")
 
 
 def _quantization(raw: dict[str, Any]) -> Quantization:

@@ -19,6 +19,7 @@ from edgepress.levels import INT8
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import output_axis
 from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_of
+from edgepress.pipeline.forms import written
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quantize import (
     Observations,
@@ -28,7 +29,6 @@ from edgepress.quantize import (
     bias_correction,
     has_float32_weight,
     observe,
-    quantize,
     ranges,
     to_json,
 )
@@ -167,7 +167,7 @@ def _given_scale(model: Model, node: Node, settings: Quantization) -> np.ndarray
 
 def integer(context: Context, made: Material, settings: Quantization) -> Model:
     """The model of integers."""
-    found = quantize(made.model, used_ranges(made, settings), made.weights, settings, context.target)
+    found = written(made.model, used_ranges(made, settings), made.weights, settings, context.target)
     return kept(found, settings.min_ort)
 
 

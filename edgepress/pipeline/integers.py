@@ -5,6 +5,8 @@
   then single layers, worst first; each step that helps is kept and timed
 * weights of few levels (``--bits``): the same number for every layer, or chosen by Fisher information under a budget of
   bytes (``lowbit``); the arithmetic stays int8
+* products that round their input as it comes, 4-bit blocks and int8 LSTM for transformers and recurrent networks
+  (``sequences``)
 * where the CPU is no faster in int8, weights are stored as integers and the arithmetic stays float
 """
 
@@ -21,6 +23,7 @@ from edgepress.pipeline.build import Material, integer, material
 from edgepress.pipeline.candidates import Candidate, Judge
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.lonely import worst_alone
+from edgepress.pipeline.sequences import form_name, is_sequence_form, sequence_forms, with_constants
 from edgepress.plan import Quantization
 from edgepress.quality import Verdict
 from edgepress.quantize import has_float32_weight, stays_float
@@ -84,6 +87,7 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
     """Integer forms of a float candidate at one width of weights: those acceptable, or the closest one."""
     maker = Maker(context, source, judged)
     base = _at_width(context, source, base_settings(context, request), request)
+    base = with_constants(source.model, base, context.target)
     made = maker.material(base)
     stored = dataclasses.replace(base, compute="float")
     if request.activations == "float":
@@ -93,6 +97,9 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
     said = request.overrides is not None or request.save_overrides is not None  # of the weights as they came
     if request.equalize or not (said or any(item.verdict.acceptable for item in found)):
         found += _equalized(maker, base, best)
+    if not said:
+        forms = sequence_forms(source.model, base, context.grouping.sizes, context.target)
+        found += [maker.form(made, settings) for settings in forms]
     if not context.target.artifact:  # an accelerator gains nothing by weights that are only stored as integers
         found.append(maker.form(made, stored))
     return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
@@ -157,6 +164,9 @@ def _equalized(maker: Maker, base: Quantization, best: Candidate) -> list[Candid
 def _names(source: Candidate, settings: Quantization) -> tuple[str, str]:
     """Name and label of an integer form."""
     before = "pruned " if source.cuts else ""
+    if is_sequence_form(settings):
+        suffix, called = form_name(settings)
+        return f"{source.name}{suffix}", f"{before}{called}"
     width, called = _width(settings)
     even, evened = ("-equalized", ", equalized") if settings.equalize else ("", "")
     if settings.compute == "float":

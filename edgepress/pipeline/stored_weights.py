@@ -50,11 +50,7 @@ class File:
 
     def weights(self, tensors: Iterable[str]) -> InFile:
         """What is stored of some inputs of a node; those that are computed from activations are passed over."""
-        found: dict[str, set[str]] = {}
-        for name in tensors:
-            behind = self._behind(name)
-            if behind:
-                found[name] = behind
+        found = {name: self._behind[name] for name in tensors if name in self._behind}
         every = set[str]().union(*found.values())
         largest = max(every, key=lambda name: self.sizes[name], default="")
         scales = [scale for name in found if (scale := self._scale(name)) is not None]
@@ -65,17 +61,16 @@ class File:
             scales=(float(min(s.min() for s in scales)), float(max(s.max() for s in scales))) if scales else None,
         )
 
-    def _behind(self, name: str) -> set[str] | None:
-        """The initializers that a constant is made of; None if it is none."""
-        if not name:
-            return set()
-        if name in self.sizes:
-            return {name}
-        maker = self.model.producer(name)
-        parts = [] if maker is None else [self._behind(each) for each in maker.inputs]
-        if not parts or any(part is None for part in parts):
-            return None
-        return set[str]().union(*(part for part in parts if part is not None))
+    @cached_property
+    def _behind(self) -> dict[str, frozenset[str]]:
+        """By constant the initializers that it is made of; in graph order, so each node is looked at once."""
+        found = {name: frozenset([name]) for name in self.sizes}
+        for node in self.model.nodes:
+            parts = [found.get(name) for name in node.inputs if name]
+            known = [part for part in parts if part is not None]
+            if known and len(known) == len(parts):
+                found.update(dict.fromkeys(node.outputs, frozenset().union(*known)))
+        return found
 
     def _scale(self, name: str) -> np.ndarray | None:
         maker = self.model.producer(name)
