@@ -29,14 +29,14 @@ def compared(a: np.ndarray, b: np.ndarray, labels: np.ndarray | None = None) -> 
     return Comparison.of([a], [b], labels)
 
 
-def changes(count: int, lost: int, won: int = 0) -> Comparison:
-    """Labelled samples of which the candidate loses some and wins others."""
+def changes(count: int, lost: int, won: int = 0, divergence: float = 9.0) -> Comparison:
+    """Labelled samples of which the candidate loses some and wins others; by default only labels speak for it."""
     right = np.ones((count, 2), bool)
     right[:lost, 1] = False
     right[lost : lost + won, 0] = False
     changed = right[:, 0] != right[:, 1]
     ones = np.ones((count, 1))
-    return Comparison(changed, np.full(count, 0.001), right, ones, 0.01 * ones)
+    return Comparison(changed, np.full(count, divergence), right, ones, 0.01 * ones)
 
 
 def divergences(values: np.ndarray) -> Comparison:
@@ -120,7 +120,7 @@ def test_outputs_with_other_rows_are_left_out_and_a_scalar_is_one_row() -> None:
 
 
 def test_accuracy_by_hand() -> None:
-    found = judge(changes(1000, lost=12, won=4), limit("accuracy", 2.0))
+    found = judge(changes(1000, lost=12, won=4, divergence=0.001), limit("accuracy", 2.0))
     values = np.array([100.0] * 12 + [-100.0] * 4 + [0.0] * 984)
     half = Z * values.std() / math.sqrt(1000)
     assert found.samples == 1000
@@ -153,6 +153,14 @@ def test_no_change_seen_is_no_proof_of_none() -> None:
     assert (found.state, found.acceptable) == ("probably within", True)
     assert not judge(changes(200, lost=0), limit("accuracy", 0.4)).acceptable
     assert judge(changes(400, lost=0), limit("accuracy", 0.5)).state == "within"
+
+
+def test_labels_never_make_the_choice_more_timid_than_none() -> None:
+    """Few samples, no answer changed: the divergence of the answers is evidence, unless the labels speak against it."""
+    assert judge(changes(40, lost=0, divergence=0.001), limit("accuracy", 1.0)).acceptable
+    assert judge(changes(40, lost=0, divergence=0.001), limit("accuracy", 1.0)).state == "probably within"
+    assert not judge(changes(40, lost=0, divergence=0.5), limit("accuracy", 1.0)).acceptable
+    assert not judge(changes(40, lost=1, divergence=0.001), limit("accuracy", 1.0)).acceptable
 
 
 def test_equal_outputs_are_proof() -> None:
