@@ -5,7 +5,7 @@
 
     int8     ``edgepress quantize --bits 8`` beside onnxruntime's quantizer, naive and careful, in the same timing run
     lowbit   ``--bits auto`` at two quality limits: file, loss, latency beside int8
-    pruned   ``edgepress compress --bits auto``: channels removed as well
+    pruned   ``edgepress compress --bits auto``: channels removed as well; ``--size-ratio`` where there is a goal
     fisher   widths by Fisher information against the same width everywhere, at equal bytes, over seeds
     fixed    power-of-two scales against free ones, at 3 and 4 bits on average
     cost     CPU time against onnxruntime's static quantization, memory against the number of samples
@@ -43,8 +43,8 @@ PEERS = {
     "cifar10_resnet56_bn": 0.298, "imagenet_mobilenetv1_025_bn": 0.318, "kws_dscnn": 0.423,
     "ultraface_rfb320_opset9": 0.356,
 }  # fmt: skip
-"""Smallest int8 file of other tools that kept the quality, as a share of fp32 (nncf, aimet, quark, olive, onnxruntime, all
-of 2026-11-20; for mobilenet none kept it). Their latencies are not repeated here: onnxruntime's own were the best."""
+"""Smallest int8 file of other tools that kept the quality, as a share of fp32 (nncf, aimet, quark, olive, onnxruntime,
+all of 2026-11-20; for mobilenet none kept it). Their latencies are not repeated: onnxruntime's own were the best."""
 
 LOWBIT_GOALS = {
     ("cifar10_resnet20_bn", 0.5): 0.13, ("cifar10_resnet20_bn", 1.0): 0.115, ("fashion_vgg7bn_bn", 0.5): 0.11,
@@ -52,8 +52,6 @@ LOWBIT_GOALS = {
 }  # fmt: skip
 PRUNED_GOALS = {("fashion_vggw_bn", 0.5): (0.025, 0.15), ("mnist_lenet5caffe", 1.0): (0.01, math.inf)}
 SEEDS = 3
-EXTRA = 6
-"""Bytes of one weight and a half: how much a budget may differ from the bytes of uniform widths."""
 
 
 def entry_of(name: str) -> zoo.Entry:
@@ -139,7 +137,9 @@ def int8(case: Case, options: argparse.Namespace) -> list[Row]:
     row = {
         "model": case.name, "form": report["chosen"], **losses["edgepress"], "latency": latency["edgepress"],
         "size": mine.size / case.bytes, "peer latency": best, "peer size": smallest,
-        "peers": {name: {"latency": latency[name], "size": peers[name].size / case.bytes, **losses[name]} for name in peers},
+        "peers": {
+            name: {"latency": latency[name], "size": peers[name].size / case.bytes, **losses[name]} for name in peers
+        },
     }  # fmt: skip
     row["met"] = {
         "loss": row.get("loss", 0) <= goal,
@@ -193,8 +193,8 @@ def lowbit(case: Case, options: argparse.Namespace) -> list[Row]:
     for drop, (model, report) in made.items():
         row = {
             "model": case.name, "allowed": drop, "form": report["chosen"], **case.loss(model),
-            "size": model.size / case.bytes, "bytes": model.size, "latency": latency[str(drop)], "int8 latency": latency["int8"],
-            "int8 size": wide.size / case.bytes,
+            "size": model.size / case.bytes, "bytes": model.size, "latency": latency[str(drop)],
+            "int8 latency": latency["int8"], "int8 size": wide.size / case.bytes,
         }  # fmt: skip
         goal = LOWBIT_GOALS.get((case.name, drop))
         row["met"] = {
@@ -209,13 +209,14 @@ def pruned(case: Case, options: argparse.Namespace) -> list[Row]:
     """Channels removed, widths mixed."""
     rows = []
     for drop in _drops(case):
-        model, report = case.tool("compress", "--bits", "auto", *_limit(case, drop))
+        goal = PRUNED_GOALS.get((case.name, drop))
+        budget = ["--bits", "auto"] if goal is None else ["--size-ratio", str(goal[0])]
+        model, report = case.tool("compress", *budget, *_limit(case, drop))
         row = {
             "model": case.name, "allowed": drop, "form": report["chosen"], **case.loss(model),
             "size": model.size / case.bytes, "bytes": model.size,
             "latency": case.latency({"small": model}, options.seconds)["small"],
         }  # fmt: skip
-        goal = PRUNED_GOALS.get((case.name, drop))
         if goal is not None:
             row["met"] = {
                 "size": row["size"] <= goal[0], "latency": row["latency"] <= goal[1], "loss": row["loss"] <= drop,
@@ -308,7 +309,8 @@ def fisher(case: Case, options: argparse.Namespace) -> list[Row]:
             "model": case.name, "levels": levels, "bits": found[0][0], "fisher bits": found[0][1],
             "uniform kl": float(np.mean([even.mean() for *_, even, _ in found])),
             "fisher kl": float(np.mean([mixed.mean() for *_, mixed in found])),
-            "ratios": ratio, "gain": float(gain.mean()), "z": float(gain.mean()) / max(error, 1e-30), "seeds": options.seeds,
+            "ratios": ratio, "gain": float(gain.mean()), "z": float(gain.mean()) / max(error, 1e-30),
+            "seeds": options.seeds,
             "met": {"lower": float(gain.mean()) > 1.96 * error and max(ratio) < 1},
         })  # fmt: skip
     return rows
