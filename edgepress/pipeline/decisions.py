@@ -7,6 +7,7 @@ from edgepress.model import Model
 from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.analysis import refusal_of
 from edgepress.pipeline.context import Context
+from edgepress.pipeline.form_checks import check_forms
 from edgepress.plan import Cut, Plan, Quantization
 
 
@@ -22,6 +23,7 @@ def check_decisions(context: Context, plan: Plan) -> None:
         _check_cut(context, entry)
     if plan.quantization is not None:
         _check_names(context.model, plan.quantization)
+        check_forms(context.model, plan.quantization)
 
 
 def _check_names(model: Model, quantization: Quantization) -> None:

@@ -2,8 +2,9 @@
 
     10 log10( sum y^2 / sum (y - y')^2 )         over a few hold-out samples
 
-Nodes keep their names through rounding, so a layer is found by the name of its node. Of a layer that lost channels
-those that are left are compared. Samples go one by one and layers in slices, so memory stays flat.
+Nodes keep their names through rounding, so a layer is found by the name of its node; what other nodes do to the result
+of an integer product (its scales, a bias) is followed. Of a layer that lost channels those that are left are compared.
+Samples go one by one and layers in slices, so memory stays flat.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def layer_sqnr(
     found: dict[str, float] = {}
     for part in _slices(before, [name for name in nodes if name in known and before.node(name).output]):
         signal, noise = np.zeros(len(part)), np.zeros(len(part))
-        tensors = [[each.node(name).output for name in part] for each in (before, model)]
+        tensors = list(zip(*(_ends(before, model, name) for name in part), strict=True))
         opened = [runtime.session(each.exposing(names)) for each, names in zip((before, model), tensors, strict=True)]
         for chunk in chunks:
             ours, theirs = (runtime.run(each, chunk, names) for each, names in zip(opened, tensors, strict=True))
@@ -52,6 +53,27 @@ def layer_sqnr(
                 noise[place] += _noise(y, other, removed.get(name))
         found |= {name: _ratio(signal[place], noise[place]) for place, name in enumerate(part)}
     return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _ends(before: Model, model: Model, name: str) -> tuple[str, str]:
+    """The tensors of both models that hold the result of one layer."""
+    old, new = before.node(name), model.node(name)
+    biased = old.op == "Gemm" and any(old.inputs[2:])
+    if new.op == "MatMulInteger":  # then Cast, Mul, and Add of a bias
+        return old.output, _behind(model, new.output, 3 if biased else 2)
+    if new.op != "MatMulNBits":
+        return old.output, new.output
+    inside = len(new.inputs) > 5  # the bias, of an Add if the node had none
+    return _behind(before, old.output, int(inside and not biased)), _behind(
+        model, new.output, int(biased and not inside)
+    )
+
+
+def _behind(model: Model, tensor: str, steps: int) -> str:
+    """What some nodes, each the only reader of the one before, make of a tensor."""
+    for _ in range(steps):
+        tensor = model.consumers(tensor)[0].output
+    return tensor
 
 
 def _noise(y: np.ndarray, other: np.ndarray, removed: np.ndarray | None) -> float:

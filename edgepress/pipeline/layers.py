@@ -114,7 +114,7 @@ def _reason(
     node: Node, weight: str, quantization: Quantization | None, kept: Mapping[str, str], asked: Collection[str]
 ) -> str:
     """Why a node of an int8 model computes in float; empty where it does not, or where all is float."""
-    if quantization is None or node.name in (*quantization.dynamic, *quantization.blocked):
+    if quantization is None or node.name in (*quantization.dynamic, *quantization.blocked, *quantization.recurrent):
         return ""
     if node.name in quantization.float_nodes:
         return ASKED if node.name in asked else FOR_QUALITY
