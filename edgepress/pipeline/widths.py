@@ -5,7 +5,9 @@
 ``g`` are score gradients of the layer's outputs (``executor.fisher``), ``x`` its input rows: the Fisher information of
 the weights along the rounding error (Tu 2016, section 3: bits by Fisher information), whole sums over the positions of
 a sample, since an error that is alike at all positions adds up. ``d`` comes from the same second-order rounding that is
-carried out later, on at most ``ROWS`` rows of a layer; where a bias takes up the mean, ``x`` is about its mean.
+carried out later, on at most ``ROWS`` rows of a layer; where a bias takes up the mean, ``x`` is about its mean and the
+deviation of the outputs is matched, as it is then. Measured on the digits network, layers by themselves: predicted is
+0.3 to 1.6 of what the divergence comes to (without the matching 0.5 to 6); rank correlation 0.99 (0.95).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from edgepress.calibrate.feed import Feed
 from edgepress.calibrate.fits import LARGEST_GRAM, Fit, fits_of
 from edgepress.calibrate.run import collect
 from edgepress.calibrate.statistics import Gram, gram_probe
@@ -27,6 +30,7 @@ from edgepress.model import Model
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.planner.levels import Width
 from edgepress.quantize import has_float32_weight
+from edgepress.quantize.repair import LIMITS
 from edgepress.quantize.rounding import Factor, Grid, Inputs, obs
 from edgepress.quantize.scales import best_scales
 from edgepress.quantize.unpacking import stored_bytes
@@ -125,6 +129,16 @@ def _plain(fit: Fit, names: Sequence[str]) -> bool:
     )
 
 
+def _apart(context: Context) -> tuple[Feed, Feed]:
+    """Samples to round on and samples to score on: those rounded on flatter layers that have few rows."""
+    feed = context.fit
+    scored = min(FISHER_SAMPLES, len(feed) // 3)
+    if scored < max(1, feed.step or 1):
+        return feed, feed
+    order = np.arange(len(feed))
+    return feed.subset(order[: len(feed) - scored]), feed.subset(order[len(feed) - scored :])
+
+
 def _passes(fits: Sequence[Fit]) -> Iterator[list[Fit]]:
     """Layers in batches whose Grams fit into ``PASS_BYTES`` together."""
     batch: list[Fit] = []
@@ -143,7 +157,7 @@ def _passes(fits: Sequence[Fit]) -> Iterator[list[Fit]]:
 def _trials(context: Context, model: Model, batch: Sequence[Fit]) -> Iterator[_Trial]:
     """Round some rows of every layer to every number of levels."""
     probes = [gram_probe(part, positions=context.positions, seed=context.seed) for fit in batch for part in fit.parts]
-    statistics = collect(model, first(context.fit, SAMPLES), probes, workers=context.workers)
+    statistics = collect(model, first(_apart(context)[0], SAMPLES), probes, workers=context.workers)
     for fit in batch:
         gram = fit.joined([statistics[part.name] for part in fit.parts]).whole
         yield _trial(model, fit, gram)
@@ -165,7 +179,13 @@ def _lost(weight: np.ndarray, inputs: Inputs) -> np.ndarray:
     stacked = np.tile(weight, (len(TRIED), 1))
     scale = best_scales(stacked, np.maximum(np.diag(inputs.spread), 1e-12), low, high).astype(np.float64)
     whole = obs(stacked, Factor.of(inputs.spread, inputs.size, inputs.rows), Grid(scale, low, high), passes=1)
-    return np.asarray(stacked - whole * scale[:, None])
+    made = whole * scale[:, None]
+    if len(inputs.means):
+        goal, now = (
+            np.sqrt(np.maximum(np.einsum("ij,ij->i", rows @ inputs.spread, rows), 0.0)) for rows in (stacked, made)
+        )
+        made *= np.clip(goal / np.maximum(now, 1e-30), *LIMITS)[:, None]
+    return np.asarray(stacked - made)
 
 
 def _felt(context: Context, model: Model, trials: Sequence[_Trial], classifies: bool) -> list[np.ndarray]:
@@ -173,7 +193,8 @@ def _felt(context: Context, model: Model, trials: Sequence[_Trial], classifies: 
     parts = [(place, part) for place, trial in enumerate(trials) for part in trial.fit.parts]
     tensors = list(dict.fromkeys(name for _, part in parts for name in (*part.geometry.tensors, part.node.output)))
     totals = [np.zeros(len(TRIED)) for _ in trials]
-    chunks = inputs_of(context.fit, min(FISHER_SAMPLES, context.sweep_samples), chunk=CHUNK)
+    feed = _apart(context)[1]
+    chunks = inputs_of(feed, min(len(feed), context.sweep_samples), chunk=CHUNK)
     samples = sum(len(next(iter(chunk.values()))) for chunk in chunks)
     with single_threaded():
         for values, slopes in score_gradients(
