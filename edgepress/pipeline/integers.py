@@ -95,7 +95,8 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
     best = maker.closest(made, base)
     found = [best, *_with_float_layers(maker, made, best)]
     said = request.overrides is not None or request.save_overrides is not None  # of the weights as they came
-    if request.equalize or not (said or any(item.verdict.acceptable for item in found)):
+    wanting = request.equalize or not (said or any(item.verdict.acceptable for item in found))
+    if wanting and not base.levels:  # evened out, weights are int8: not the width that was asked for
         found += _equalized(maker, base, best)
     if not said:
         forms = sequence_forms(source.model, base, context.grouping.sizes, context.target)
