@@ -149,7 +149,8 @@ def test_newer_operator_sets_are_quantized(opset: int, tmp_path: Path) -> None:
     proto = onnx.load(request.model)
     proto.opset_import[0].version, proto.ir_version = opset, 13
     onnx.save(proto, request.model)
-    assert "int8" in labels_of(compress(request))
+    labels = labels_of(compress(request))  # of layers this small, the target may want none in int8
+    assert labels & {"int8", "fp32, weights stored as int8"} and "plain onnxruntime int8" in labels
     assert onnx.load(tmp_path / "out.onnx").opset_import[0].version == opset
 
 

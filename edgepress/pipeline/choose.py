@@ -1,10 +1,10 @@
 """Time the finalists in one interleaved run and choose.
 
 Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned
-fp32 model (with a budget of size or multiply-adds, or a width that is named: not measurably slower), the fastest; those
-whose time is the same within the noise compete by file size. If nothing is left the cleaned fp32 model itself is the
-answer. Every loser gets the reason. For a target that is no CPU nothing is timed: among those that keep the quality
-and meet the budgets, the smallest file.
+fp32 model (with a budget of size or multiply-adds, a width that is named, or weights that are only stored as integers:
+not measurably slower), the fastest; those whose time is the same within the noise compete by file size. If nothing is
+left the cleaned fp32 model itself is the answer. Every loser gets the reason. For a target that is no CPU nothing is
+timed: among those that keep the quality and meet the budgets, the smallest file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from edgepress.bench import Timing, compare
 from edgepress.pipeline.candidates import Candidate
+from edgepress.pipeline.sequences import only_stores
 from edgepress.request import Request
 
 MOST_TIMED = 9
@@ -115,11 +116,15 @@ def _unfit(
 
 
 def _slower(candidate: Candidate, timing: Timing | None, request: Request) -> bool:
-    """Slower than the cleaned model; when something else than speed is asked for, only what can be told from noise."""
+    """Slower than the cleaned model; only what can be told from noise, when something else than speed is asked for.
+
+    The same for weights that are only stored as integers: what runs is the float model, as fast as itself.
+    """
     found = None if timing is None else timing.ratio(candidate.name)
     if found is None or found.median <= 1.0:
         return False
     for_size = request.size_ratio is not None or request.bits is not None or request.activations == "float"
+    for_size = for_size or (candidate.quantization is not None and only_stores(candidate.quantization))
     return found.noise == "slower" or not (for_size or request.mac_ratio is not None)
 
 

@@ -102,7 +102,8 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
         forms = sequence_forms(source.model, base, context.grouping.sizes, context.target)
         found += [maker.form(made, settings) for settings in forms]
     if not context.target.artifact:  # an accelerator gains nothing by weights that are only stored as integers
-        found.append(maker.form(made, stored))
+        only = maker.form(made, stored)
+        found = [*(item for item in found if item.model.data != only.model.data), only]  # all may be float by rule
     return [item for item in found if item.verdict.acceptable] or [min(found, key=lambda item: distance(item.verdict))]
 
 

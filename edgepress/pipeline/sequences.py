@@ -135,6 +135,11 @@ def has_fixed_ranges(settings: Quantization) -> bool:
     return settings.compute == "int8" and not is_sequence_form(settings)
 
 
+def only_stores(settings: Quantization) -> bool:
+    """Whether what runs is the float model: all integers are multiplied out when the file is loaded."""
+    return settings.compute == "float" and not settings.tables and not is_sequence_form(settings)
+
+
 def form_name(settings: Quantization) -> tuple[str, str]:
     """Suffix of the name, and label, of one of these forms."""
     parts = [
