@@ -238,3 +238,21 @@ def test_files_are_as_large_as_was_told(opset: int, levels: int) -> None:
     counts = [array.size for array in network(opset).constants.values() if array.ndim > 1]
     told = sum(stored_bytes(count, levels, narrow) - count for count in counts)
     assert abs(sizes[0] - sizes[1] - told) <= 70 * len(counts)
+
+
+@pytest.mark.parametrize(("levels", "opset"), [(3, 13), (16, 21), (22, 17), (INT8, 17)])
+def test_packed_weights_of_a_layer_that_runs_in_float_are_noticed(levels: int, opset: int) -> None:
+    """Nothing quantizes what this convolution makes: it is computed in float, whatever its weights are."""
+    item = Rounded(draw(levels, 32, 16, 3, 3), np.full(32, 0.01, np.float32), 0, levels=levels)
+    proto = onnx.ModelProto(ir_version=10)
+    proto.opset_import.append(helper.make_opsetid("", opset))
+    proto.graph.name = "float"
+    proto.graph.input.append(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 16, 4, 4]))
+    proto.graph.output.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None))
+    writer = Writer(proto)
+    step, zero = writer.constant("s", np.array(0.1, np.float32)), writer.constant("z", np.array(7, np.uint8))
+    x = writer.node("DequantizeLinear", [writer.node("QuantizeLinear", ["x", step, zero], "q"), step, zero], "d")
+    name = int8_weight(writer, "w", item, narrowest(opset, release(NARROWEST[opset])))
+    weight = writer.node("DequantizeLinear", [name, writer.constant("ws", item.scale)], "wd", axis=0)
+    writer.node("Elu", [writer.node("Conv", [x, weight], "c")], "y")
+    assert any("Conv: 1 of 1 with int8 weights run in float" in line for line in unfused(proto.SerializeToString()))
