@@ -39,10 +39,11 @@ def test_the_ladder_rises_in_small_steps_up_to_int8() -> None:
     assert max(steps) <= 1
 
 
-@pytest.mark.parametrize("levels", LADDER)
-def test_every_width_of_the_ladder_can_be_asked_for_by_its_name(levels: int) -> None:
-    assert levels_of(f"{bits(levels):g}") == levels
-    assert abs(bits(levels) - math.log2(levels)) <= 0.05
+@pytest.mark.parametrize("name", NAMED)
+def test_widths_are_called_what_they_are(name: float) -> None:
+    levels = levels_of(f"{name:g}")
+    assert bits(levels) == name
+    assert abs(name - math.log2(levels)) <= 0.05
 
 
 def test_names_rise_with_the_levels() -> None:
