@@ -1,6 +1,6 @@
 """Transformers and recurrent networks: every integer form of edgepress against float, interleaved.
 
-    python benchmarks/transformers.py [--seconds 6] [--out benchmarks/results]
+    python benchmarks/transformers.py [--seconds 6] [--only networks layers tool] [--out benchmarks/results]
 
 Networks are built by torch with seeded weights and written by its older exporter, batch 1: a BERT-like encoder (width
 256, 4 layers, 64 tokens), a ViT-like one (width 192, 4 layers, 64 patches), one step of a decoder with 64 tokens behind
@@ -13,6 +13,9 @@ used for ranges; the weights are random, so it compares forms, not networks. Wha
 does not fuse is named below the table. Two more tables take one layer at a time:
 chains of eight products of K x K, and one LSTM of 30 steps. They are where the rules of thumb of ``edgepress.quantize``
 (least rows, least depth) come from.
+
+``tool`` is what ``edgepress quantize`` makes of the same networks from 64 samples, with its own limits (20 dB, or
+one point of the answers where it classifies): which form it takes, timed once more beside float.
 """
 
 # ruff: noqa: D102, D107  (torch modules: the docstring of the class says what they are)
@@ -42,6 +45,7 @@ from edgepress.model import Model
 from edgepress.normalize import normalize
 from edgepress.ops.row import Role
 from edgepress.ops.weighted import output_axis
+from edgepress.pipeline import compress
 from edgepress.plan import Quantization
 from edgepress.quantize import activations_to_observe, observe, quantize, ranges, round_weights, unfused
 from edgepress.quantize.blocked import blocked
@@ -51,6 +55,7 @@ from edgepress.quantize.recurrent import recurrent, recurrent_candidates
 from edgepress.quantize.regions import typed, units
 from edgepress.quantize.stored import storable, stored
 from edgepress.quantize.tables import share_transposed, table_candidates, tables
+from edgepress.request import Request
 from edgepress.targets import detect
 
 Feed = dict[str, np.ndarray]
@@ -348,6 +353,49 @@ def _timed(made: Mapping[str, Model], shape: tuple[int, ...], seconds: float) ->
     return compare({key: each.data for key, each in made.items()}, [feed], seconds=seconds, reference="float")
 
 
+# --- the tool --------------------------------------------------------------------------------------------
+
+
+SAMPLES = 64
+"""What ``edgepress quantize`` is given."""
+
+
+def tool(seconds: float) -> list[dict[str, Any]]:
+    """What the tool makes of every network."""
+    return [_quantized(name, net, seconds) for name, net in NETS.items()]
+
+
+def _quantized(name: str, net: Net, seconds: float) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    feeds = [net.feed(rng) for _ in range(SAMPLES + 8)]
+    model, load = build(net, feeds), describe().load_1m or 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "net.onnx").write_bytes(model.data)
+        (place / "samples").mkdir()
+        for number, feed in enumerate(feeds[:SAMPLES]):
+            np.savez(place / "samples" / f"{number:03}.npz", **feed)  # type: ignore[arg-type]
+        data, output = str(place / "samples"), place / "small.onnx"
+        report = compress(Request(place / "net.onnx", output, data, prune=False, threads=1, bench_seconds=seconds))
+        made = Model.load(output)
+    both = {"float": model.data, "tool": made.data}
+    timing = compare(both, feeds[SAMPLES:], seconds=seconds, reference="float")
+    row = {
+        "net": name,
+        "form": report.taken.label,
+        "ms": timing.latency("tool").p50,
+        **_ratio(timing.ratio("tool")),
+        "bytes": made.size,
+        "size": made.size / model.size,
+        "sqnr": noise(model, made, feeds[SAMPLES:]),
+        "weighed": {item.label: item.ratio[1].median for item in report.variants if item.ratio},
+        "operators": runtime.fused_operators(made.data),
+        "load": load,
+    }
+    sys.stderr.write(f"{name}: {row['form']} {row['ratio']:.3f} {row['size']:.3f}\n")
+    return row
+
+
 # --- tables ----------------------------------------------------------------------------------------------
 
 
@@ -374,33 +422,58 @@ def layer_table(rows: list[dict[str, Any]]) -> str:
     return "Products, dynamic / blocked:\n\n" + "\n".join(lines) + f"\n\nDynamicQuantizeLSTM: {shares}.\n"
 
 
-def page(rows: list[dict[str, Any]], single: list[dict[str, Any]]) -> str:
+def tool_table(rows: list[dict[str, Any]]) -> str:
+    """What the tool took, and what it weighed."""
+    lines = ["| network | taken | latency (95 %) | size | SQNR dB | load | weighed |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        weighed = ", ".join(f"{label} {ratio:.2f}" for label, ratio in row["weighed"].items())
+        ratio = f"{row['ratio']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+        middle = f"{row['size']:.3f} | {row['sqnr']:.1f} | {row['load']:.1f}"
+        lines.append(f"| {row['net']} | {row['form']} | {ratio} | {middle} | {weighed} |")
+    return "What `edgepress quantize` takes:\n\n" + "\n".join(lines) + "\n"
+
+
+def page(found: Mapping[str, Any]) -> str:
     """Everything as Markdown."""
-    machine = describe()
-    where = f"{machine.cpu}, {machine.cores} cores, onnxruntime {machine.onnxruntime}, load {rows[0]['load']:.1f}"
+    machine, rows = found["machine"], found["networks"]
+    loads = sorted(row["load"] for row in (*rows, *found["tool"]))
+    where = f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {machine['onnxruntime']}"
+    where += f", load {loads[0]:.1f} to {loads[-1]:.1f}"
     head = f"# Transformers and recurrent networks\n\nLatency as a share of float, one thread ({where}).\n\n"
-    return head + table(rows) + "\n" + layer_table(single)
+    return head + "\n".join([tool_table(found["tool"]), table(rows), layer_table(found["layers"])])
+
+
+def networks(seconds: float) -> list[dict[str, Any]]:
+    """Rows of every form of every network."""
+    rows = []
+    for name, net in NETS.items():
+        load = describe().load_1m or 0.0
+        found = [{**row, "load": load} for row in measure(name, net, seconds)]
+        sys.stderr.write(table(found))
+        rows += found
+    return rows
 
 
 def main() -> None:
-    """Measure everything and write JSON and a table."""
+    """Measure everything, or what is named, and write JSON and tables."""
+    sections: dict[str, Callable[[float], list[dict[str, Any]]]] = {
+        "networks": networks,
+        "layers": lambda seconds: layers(seconds / 3),
+        "tool": tool,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=6.0, help="timing per network; a third of it per layer")
+    parser.add_argument("--only", nargs="+", choices=sections, default=list(sections), help="others stay as they are")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    load = describe().load_1m or 0.0
-    rows = []
-    for name, net in NETS.items():
-        found = [{**row, "load": load} for row in measure(name, net, chosen.seconds)]
-        sys.stderr.write(table(found))
-        rows += found
-    single = layers(chosen.seconds / 3)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    whole = {"machine": asdict(describe()), "networks": rows, "layers": single}
-    (chosen.out / "transformers.json").write_text(json.dumps(whole, indent=1) + "\n")
-    (chosen.out / "transformers.md").write_text(page(rows, single))
-    sys.stdout.write(page(rows, single))
+    kept = chosen.out / "transformers.json"
+    found = json.loads(kept.read_text()) if set(chosen.only) != set(sections) else {}
+    found |= {"machine": asdict(describe())} | {name: sections[name](chosen.seconds) for name in chosen.only}
+    kept.write_text(json.dumps(found, indent=1) + "\n")
+    (chosen.out / "transformers.md").write_text(page(found))
+    sys.stdout.write(page(found))
 
 
 if __name__ == "__main__":
