@@ -31,7 +31,8 @@ def draw(series: Mapping[str, Sequence[tuple[float, float]]], *, across: str, up
         body.append(f'<rect x="{WIDTH - RIGHT + 16}" y="{row - 6}" width="14" height="4" fill="{colour}"/>')
         body.append(f'<text x="{WIDTH - RIGHT + 36}" y="{row}">{name}</text>')
     frame = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">'
+    box = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box} font-family="sans-serif" font-size="12">'
     return "\n".join([head, frame, *body, "</svg>"]) + "\n"
 
 
@@ -46,5 +47,6 @@ def _axes(place, right: float, top: float, across: str, up: str) -> str:  # type
         made.append(f'<line x1="{px:.1f}" x2="{px:.1f}" y1="{floor:.1f}" y2="{floor + 5:.1f}" stroke="#888"/>')
         made.append(f'<text x="{px:.1f}" y="{floor + 18:.1f}" text-anchor="middle">{x:.2f}</text>')
     made.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{across}</text>')
-    made.append(f'<text x="16" y="{HEIGHT / 2}" text-anchor="middle" transform="rotate(-90 16 {HEIGHT / 2})">{up}</text>')
+    turned = f'transform="rotate(-90 16 {HEIGHT / 2})"'
+    made.append(f'<text x="16" y="{HEIGHT / 2}" text-anchor="middle" {turned}>{up}</text>')
     return "\n".join(made)

@@ -14,7 +14,7 @@ from typing import Final
 INT8: Final = 255
 """Levels of a weight with all of int8."""
 
-LADDER = (3, 4, 5, 6, 7, 9, 11, 16, 22, 32, 64, 128, INT8)
+LADDER = (3, 4, 5, 6, 7, 9, 11, 13, 16, 18, 22, 28, 38, 52, 78, 128, INT8)
 """Counts of levels that the allocation of bits chooses from, rising."""
 
 

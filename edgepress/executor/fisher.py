@@ -38,6 +38,7 @@ def score_gradients(
     *,
     classifies: bool,
     temperature: float = TEMPERATURE,
+    draws: int = 1,
     seed: int = 0,
 ) -> Iterator[tuple[Arrays, Arrays]]:
     """Activations and their score gradients, chunk by chunk.
@@ -48,6 +49,7 @@ def score_gradients(
         tensors: activations (graph inputs are allowed).
         classifies: the first output is logits or probabilities, ``[samples, classes]``.
         temperature: of the labels that are drawn.
+        draws: how many labels are drawn for every sample; each gives the chunk once more.
         seed: of the draws.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -55,7 +57,7 @@ def score_gradients(
     def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return _likelihood(outputs, temperature, generator) if classifies else _noise(outputs, generator)
 
-    for chunk in chunks:
+    for chunk in (chunk for chunk in chunks for _ in range(draws)):
         found = gradients(executor, chunk, loss, parameters=[], capture=list(tensors))
         yield (
             {name: tensor.numpy() for name, tensor in found.tensors.items()},

@@ -31,6 +31,7 @@ from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.planner.levels import Width
 from edgepress.quantize import has_float32_weight
 from edgepress.quantize.repair import LIMITS
+from edgepress.quantize.regions import elements
 from edgepress.quantize.rounding import Factor, Grid, Inputs, obs
 from edgepress.quantize.scales import best_scales
 from edgepress.quantize.unpacking import stored_bytes
@@ -44,6 +45,11 @@ TRIED = tuple(count for count in LADDER if count <= 16)
 SAMPLES = 512
 FISHER_SAMPLES = 96
 CHUNK = 8
+
+DRAWS = (1, 4)
+WORK = 2**16
+"""Labels drawn for every sample: more of them where layers have few outputs, which tell little and cost little."""
+
 PASS_BYTES = 96 * 2**20
 
 Table = dict[str, dict[int, Width]]
@@ -196,13 +202,16 @@ def _felt(context: Context, model: Model, trials: Sequence[_Trial], classifies: 
     feed = _apart(context)[1]
     chunks = inputs_of(feed, min(len(feed), context.sweep_samples), chunk=CHUNK)
     samples = sum(len(next(iter(chunk.values()))) for chunk in chunks)
+    work = sum(elements(model, name) for name in {part.node.output for _, part in parts})
+    draws = int(np.clip(WORK // max(1, work), *DRAWS))
+    executor = Executor(model)
     with single_threaded():
         for values, slopes in score_gradients(
-            Executor(model), chunks, tensors, classifies=classifies, seed=context.seed
+            executor, chunks, tensors, classifies=classifies, draws=draws, seed=context.seed
         ):
             for place, part in parts:
                 totals[place] += trials[place].felt(part, values, slopes)
-    return [total / max(1, samples) for total in totals]
+    return [total / max(1, samples * draws) for total in totals]
 
 
 def _error(errors: np.ndarray, levels: int) -> float:
