@@ -7,7 +7,8 @@
 
 Beside them, and in all other integer forms, too, what no product reads is stored as integers: tables, weights of
 recurrent layers, of transposed convolutions. Rows of a call are those of one sample. Rules of thumb of the forms keep
-the list short; whether a form is taken is decided by hold-out samples and the clock.
+the list short; whether a form is taken is decided by hold-out samples and the clock. Blocks with a bias need
+onnxruntime 1.19: they are left out if an older one is named.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgepress.quantize import (
     storable,
     table_candidates,
 )
+from edgepress.quantize.lowered import CONTRIBUTED
 from edgepress.quantize.products import rows
 from edgepress.quantize.regions import typed, units
 from edgepress.targets import Target
@@ -85,11 +87,12 @@ def sequence_forms(
     """
     if target.artifact or base.levels or base.scales == "power-of-two" or base.activation_bits != 8:
         return
-    layers = _able(recurrent_candidates(model), base)
+    oldest = release(base.min_ort)
+    layers = _able(recurrent_candidates(model), base) if oldest.version >= CONTRIBUTED["DynamicQuantizeLSTM"] else ()
     if not (layers or _has_sequences(model, sizes)):
         return
     many = _able(dynamic_candidates(model, sizes), base)
-    few = _able(blocked_candidates(model, sizes), base) if release(base.min_ort).blocked4 else ()
+    few = _able(blocked_candidates(model, sizes), base) if oldest.biased4 or not base.min_ort else ()
     plain = dataclasses.replace(base, compute="float", recurrent=layers, stored=_without(model, base.stored, layers))
     found = [dataclasses.replace(plain, dynamic=many)] if many or layers else []
     if few:

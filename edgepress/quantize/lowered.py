@@ -20,7 +20,7 @@ from edgepress.errors import Refusal
 from edgepress.model import Model
 from edgepress.normalize.graph import DEFAULT_DOMAIN, every_graph, every_node, subgraphs
 from edgepress.quantize.versions import OLDEST, Site, older, oldest
-from edgepress.targets.releases import BLOCKED4, RELEASES, Release
+from edgepress.targets.releases import BIASED4, RELEASES, Release
 
 CONTRIBUTED: Mapping[str, tuple[int, int]] = {
     "BiasGelu": (1, 15),
@@ -29,7 +29,7 @@ CONTRIBUTED: Mapping[str, tuple[int, int]] = {
     "FusedMatMul": (1, 15),
     "Gelu": (1, 15),
     "GroupQueryAttention": (1, 24),
-    "MatMulNBits": BLOCKED4,
+    "MatMulNBits": BIASED4,
     "MultiHeadAttention": (1, 21),
     "QuickGelu": (1, 15),
     "RotaryEmbedding": (1, 17),

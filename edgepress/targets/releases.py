@@ -20,6 +20,8 @@ CAST2 = (1, 24)
 """First release that has 2-bit types. A DequantizeLinear must not read them bare: no release loads that."""
 BLOCKED4 = (1, 17)
 """First release whose MatMulNBits has an accuracy level."""
+BIASED4 = (1, 19)
+"""First release whose MatMulNBits adds a bias: 1.18 refuses the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Release:
     def blocked4(self) -> bool:
         """MatMulNBits with accuracy level 4 (4-bit weights in blocks, summed in int8)."""
         return self.version >= BLOCKED4
+
+    @property
+    def biased4(self) -> bool:
+        """The same with a bias in it."""
+        return self.version >= BIASED4
 
     def loads(self, opset: int, ir: int) -> bool:
         """Whether it takes files of that operator set and IR version."""
