@@ -44,6 +44,8 @@ class Quantization:
         rounding: ``nearest``, or ``joint``: layer by layer, least squares toward the original and second-order
             rounding.
         scales: ``free``, or ``power-of-two``: every weight scale is one (fixed point, Qm.n).
+        matrix_scales: one weight scale per output ``channel`` of Gemm and MatMul, or one for the whole ``tensor``.
+        whole: layers that the rules of the target keep float run in int8 as well.
         levels: by node, how many values a weight may take (3 to 128); nodes that are missing have all of int8.
         codebooks: nodes whose levels lie where the weights are (k-means), not at equal distances.
         equalize: even out the ranges of neighbouring layers first (cross-layer equalization).
@@ -67,6 +69,8 @@ class Quantization:
     compute: Literal["int8", "float"] = "int8"
     rounding: Literal["nearest", "joint"] = "nearest"
     scales: Literal["free", "power-of-two"] = "free"
+    matrix_scales: Literal["channel", "tensor"] = "channel"
+    whole: bool = False
     levels: Mapping[str, int] = field(default_factory=dict)
     codebooks: tuple[str, ...] = ()
     equalize: bool = False
@@ -179,6 +183,7 @@ _CHOICES = {
     "compute": ("int8", "float"),
     "rounding": ("nearest", "joint"),
     "scales": ("free", "power-of-two"),
+    "matrix_scales": ("channel", "tensor"),
 }
 _NAMES = ("float_nodes", "codebooks", "dynamic", "blocked", "recurrent", "stored", "tables")
 
@@ -202,7 +207,7 @@ def _quantization(raw: dict[str, Any]) -> Quantization:
     _demand(_number(made.percentile) and 50 < made.percentile <= 100, "percentile is not within 50..100")
     _demand(_whole(made.weight_limit) and 1 <= made.weight_limit <= 127, "weight_limit is not within 1..127")
     _demand(made.activation_bits in (8, 16), "activation_bits is neither 8 nor 16")
-    for name in ("repair", "equalize"):
+    for name in ("repair", "equalize", "whole"):
         _demand(isinstance(getattr(made, name), bool), f"{name} is neither true nor false")
     _demand(isinstance(made.min_ort, str), "min_ort is no text")
     return made

@@ -13,9 +13,10 @@ max_drop``.
 
 A verdict has three states: ``within`` (so is its whole 95 % interval), ``probably within`` (the point is, the
 interval reaches out; says how many samples would settle it), ``over``. A candidate is taken only when the upper end
-of its 80 % interval (one-sided) keeps the limit: a lucky draw of few samples is not enough. Labels tell little where samples
-are few (a right answer says one bit, the divergence of the answers much more), so a candidate that loses no more than is
-allowed on them is also taken if the divergence alone would do: labels never make the choice more timid than none.
+of its 80 % interval (one-sided) keeps the limit: a lucky draw of few samples is not enough. Labels tell little where
+samples are few (a right answer says one bit, the divergence of the answers much more), so a candidate that loses no
+more than is allowed on them is also taken if the divergence alone would do: labels never make the choice more timid
+than none.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def test_recurrent_layers(case: Case) -> None:
 
 
 def test_int8_convolutions_beside_other_forms(case: Case) -> None:
-    pairs = {item.name for item in case.forms if item.name.startswith("cleaned-int8-")}
+    pairs = {item.name for item in case.forms if item.name.startswith("cleaned-int8-")} - {"cleaned-int8-whole"}
     convolutions = [node for node in case.context.model.nodes if node.op == "Conv"]
     if len(convolutions) < 2:  # a first one stays float
         assert not pairs

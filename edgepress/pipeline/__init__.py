@@ -43,8 +43,8 @@ QUANTIZED_WIDTHS = 2
 """Pruned float models that get an int8 form, the strongest acceptable ones."""
 
 PRUNED_SHARES = (0.35, 0.8)
-"""Shares of the limit that pruning may use where narrow weights use the rest. (Measured: on convolutions a third is best,
-since rounding absorbs the same redundancy; LeNets reach the narrowest weights before that and want more.)"""
+"""Shares of the limit that pruning may use where narrow weights use the rest. (Measured: on convolutions a third is
+best, since rounding absorbs the same redundancy; LeNets reach the narrowest weights before that and want more.)"""
 
 PLAIN_SAMPLES = 256
 

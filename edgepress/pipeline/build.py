@@ -22,6 +22,7 @@ from edgepress.pipeline.context import QUANTIZE_SAMPLES, Context, first, inputs_
 from edgepress.pipeline.forms import written
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quantize import (
+    MATRICES,
     Observations,
     Range,
     Rounded,
@@ -122,8 +123,8 @@ class Material:
 def material(context: Context, cuts: Sequence[Cut], model: Model, settings: Quantization) -> Material:
     """Round the weights of a float model, which the cuts have made of the context's, and observe it.
 
-    Depends on the rounding, scales, levels, codebooks and weight limit of the settings, not on the ranges; on the float
-    nodes in a joint pass only: else all weights are rounded and the biases fit that, whether or not a layer stays float.
+    Depends on the rounding, scales, levels, codebooks and weight limit of the settings, not on the ranges; on the
+    float nodes in a joint pass only: else all weights are rounded, and the biases fit that.
     """
     if settings.rounding == "joint" and context.sweep_samples:
         joint = Joint((cutting := _cutting(context, cuts)).model, _wanted(cutting.model, settings))
@@ -144,6 +145,7 @@ def _wanted(model: Model, settings: Quantization) -> dict[str, Wanted]:
             power_of_two=settings.scales == "power-of-two",
             uneven=node.name in settings.codebooks,
             repair=settings.repair,
+            shared=settings.matrix_scales == "tensor" and node.op in MATRICES,
             scale=_given_scale(model, node, settings),
         )
         for node in model.nodes

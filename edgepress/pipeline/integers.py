@@ -26,7 +26,7 @@ from edgepress.pipeline.lonely import worst_alone
 from edgepress.pipeline.sequences import form_name, is_sequence_form, sequence_forms, with_constants
 from edgepress.plan import Quantization
 from edgepress.quality import Verdict
-from edgepress.quantize import has_float32_weight, stays_float
+from edgepress.quantize import MATRICES, has_float32_weight, stays_float
 from edgepress.request import Request
 
 PREFIXES = (1, 3, 5, 9, 13)
@@ -93,7 +93,7 @@ def integers(context: Context, source: Candidate, judged: Judge, request: Reques
     if request.activations == "float":
         return [maker.form(made, stored)]
     best = maker.closest(made, base)
-    found = [best, *_with_float_layers(maker, made, best)]
+    found = [best, *_with_float_layers(maker, made, best), *_whole(maker, best)]
     said = request.overrides is not None or request.save_overrides is not None  # of the weights as they came
     wanting = request.equalize or not (said or any(item.verdict.acceptable for item in found))
     if wanting and not base.levels:  # evened out, weights are int8: not the width that was asked for
@@ -121,6 +121,21 @@ def _at_width(context: Context, source: Candidate, base: Quantization, request: 
         levels={**base.levels, **levels},
         codebooks=tuple(levels) if request.codebooks else (),
     )
+
+
+def _whole(maker: Maker, best: Candidate) -> list[Candidate]:
+    """The form in which the target's rules keep nothing float, with one scale for each matrix; timing decides."""
+    settings, model = best.quantization or Quantization(), maker.source.model
+    matrices = any(node.op in MATRICES and has_float32_weight(model, node) for node in model.nodes)
+    if settings.given_scales or not (matrices or stays_float(model, maker.context.target)):
+        return []
+    changed = whole(settings)
+    return [maker.form(maker.material(changed), changed)]
+
+
+def whole(settings: Quantization) -> Quantization:
+    """The settings without the target's rules and with one scale for each matrix."""
+    return dataclasses.replace(settings, whole=True, matrix_scales="tensor")
 
 
 def _with_float_layers(maker: Maker, made: Material, best: Candidate) -> list[Candidate]:
@@ -170,12 +185,13 @@ def _names(source: Candidate, settings: Quantization) -> tuple[str, str]:
         suffix, called = form_name(settings)
         return f"{source.name}{suffix}", f"{before}{called}"
     width, called = _width(settings)
+    every, everywhere = ("-whole", " everywhere") if settings.whole else ("", "")
     even, evened = ("-equalized", ", equalized") if settings.equalize else ("", "")
     if settings.compute == "float":
         return f"{source.name}-stored{width}", f"{before}fp32, weights stored as {called or 'int8'}"
     name, label = (
-        f"{source.name}-int8{width}{even}",
-        f"{before}int8{evened}" + (f", {called} weights" if called else ""),
+        f"{source.name}-int8{width}{even}{every}",
+        f"{before}int8{everywhere}{evened}" + (f", {called} weights" if called else ""),
     )
     if not settings.float_nodes:
         return name, label
@@ -207,5 +223,6 @@ def close(verdict: Verdict, source: Verdict) -> bool:
 
 def _quantized_order(context: Context, source: Candidate, settings: Quantization) -> list[str]:
     """Weighted nodes in graph order that would be int8 by the target's rules."""
-    kept = {*stays_float(source.model, context.target), *settings.float_nodes}
+    target = context.target.unruled() if settings.whole else context.target
+    kept = {*stays_float(source.model, target), *settings.float_nodes}
     return [node.name for node in source.model.nodes if node.op in WEIGHTED and node.name not in kept]

@@ -40,7 +40,8 @@ def layers(context: Context | None, model: Model, chosen: Candidate, asked: Coll
     removed = {cut.group: len(cut.removed) for cut in chosen.cuts}
     weights = {work.node: work.weight for work in reversed(work_of(model)) if work.weight is not None}
     after = _widths(context, model, weights, removed)
-    kept = {} if context is None else stays_float(model, context.target)
+    ruled = context is not None and not (chosen.quantization is not None and chosen.quantization.whole)
+    kept = stays_float(model, context.target) if context is not None and ruled else {}
     nodes = [node for node in model.nodes if node.name in weights]
     changed = context is not None and (chosen.cuts or chosen.quantization is not None)
     gone = _gone(context, chosen.cuts) if context is not None else {}

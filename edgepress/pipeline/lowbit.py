@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from edgepress.levels import INT8
 from edgepress.pipeline.candidates import Candidate, Judge
 from edgepress.pipeline.context import Context
-from edgepress.pipeline.integers import Maker, distance
+from edgepress.pipeline.integers import Maker, distance, whole
 from edgepress.pipeline.widths import Table, width_table
 from edgepress.plan import Quantization
 from edgepress.planner.levels import allocate, predicted
+from edgepress.quality import KL_PER_POINT
 from edgepress.quantize import has_float32_weight
 from edgepress.quantize.unpacking import narrowest
-from edgepress.quality import KL_PER_POINT
 from edgepress.request import Request
 from edgepress.targets.releases import release
 
@@ -32,8 +32,8 @@ CLOSE = 1.05
 """The accepted and the refused budget that the search ends with differ by this factor."""
 
 MADE_UP = 12.0
-"""Predicted error (at the temperature of the scores, nothing made up for) over what the joint pass leaves of it: 8 to 30 on
-networks measured. Only where the search starts depends on it."""
+"""Predicted error (at the temperature of the scores, nothing made up for) over what the joint pass leaves of it: 8 to
+30 on networks measured. Only where the search starts depends on it."""
 
 
 def mixed(
@@ -68,6 +68,9 @@ def mixed(
     search = _Search(Maker(context, source, judged), settings, table, wide.size, request.codebooks, others)
     found = list(search.smallest() if goal is None else search.within(goal))
     accepted = [item for item in found if item.verdict.acceptable]
+    if accepted and goal is None:
+        found = search.whole(_smallest_of_each(accepted))
+        accepted += [item for item in found if item.verdict.acceptable]
     return _smallest_of_each(accepted) if accepted else sorted(found, key=lambda item: distance(item.verdict))[:1]
 
 
@@ -77,8 +80,8 @@ def _integer_nodes(source: Candidate) -> list[str]:
 
 def _smallest_of_each(found: list[Candidate]) -> list[Candidate]:
     """The smallest form of each arithmetic."""
-    ordered = sorted(found, key=lambda item: -item.size)
-    return list({item.quantization.compute: item for item in ordered if item.quantization is not None}.values())
+    ordered = [item for item in sorted(found, key=lambda item: -item.size) if item.quantization is not None]
+    return list({(item.quantization.compute, item.quantization.whole): item for item in ordered}.values())  # type: ignore[union-attr]
 
 
 @dataclasses.dataclass
@@ -93,9 +96,10 @@ class _Search:
     others: tuple[Literal["float"], ...]
 
     def smallest(self) -> Iterator[Candidate]:
-        """Forms on the way to the smallest acceptable one: steps that double, from where the prediction says, then halves.
+        """Forms on the way to the smallest acceptable one.
 
-        Budgets are numbered on a geometric scale, narrow ones first.
+        Budgets are numbered on a geometric scale, narrow ones first. The search starts where the prediction says, in
+        steps that double, and then halves what is between the accepted and the refused.
         """
         count = 1 + math.ceil(math.log(self._most() / self._least()) / math.log(CLOSE))
         accepted, refused, place, step = count, -1, self._guess(count), 2
@@ -121,6 +125,12 @@ class _Search:
             return predicted(self.table, allocate(self.table, math.ceil(self._least() * CLOSE**place))) <= allowed
 
         return next((place for place in range(count) if fits(place)), count - 1)
+
+    def whole(self, chosen: Sequence[Candidate]) -> list[Candidate]:
+        """The int8 ones of the chosen forms with nothing kept float by rule."""
+        settings = [item.quantization for item in chosen if item.quantization and item.quantization.compute == "int8"]
+        changed = [whole(each) for each in settings if not each.given_scales]
+        return [self.maker.form(self.maker.material(each), each) for each in changed]
 
     def within(self, goal: int) -> Iterator[Candidate]:
         """Forms whose file is no larger than a goal, as close to it as may be."""

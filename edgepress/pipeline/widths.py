@@ -30,8 +30,8 @@ from edgepress.model import Model
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.planner.levels import Width
 from edgepress.quantize import has_float32_weight
-from edgepress.quantize.repair import LIMITS
 from edgepress.quantize.regions import elements
+from edgepress.quantize.repair import LIMITS
 from edgepress.quantize.rounding import Factor, Grid, Inputs, obs
 from edgepress.quantize.scales import best_scales
 from edgepress.quantize.unpacking import stored_bytes

@@ -22,13 +22,14 @@ from edgepress.quantize.overrides import (
 from edgepress.quantize.qdq import quantize, quantize_refusal
 from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
 from edgepress.quantize.recurrent import recurrent, recurrent_candidates
-from edgepress.quantize.regions import has_float32_weight, stays_float
+from edgepress.quantize.regions import MATRICES, has_float32_weight, stays_float
 from edgepress.quantize.slim import slim
 from edgepress.quantize.stored import storable, stored
 from edgepress.quantize.tables import share_transposed, table_candidates, tables
 from edgepress.quantize.weights import Rounded, bias_correction, round_weights
 
 __all__ = [
+    "MATRICES",
     "Histogram",
     "Observations",
     "Overrides",

@@ -46,6 +46,7 @@ class Wanted:
         power_of_two: scales are 2^n.
         uneven: levels lie where the weights are (k-means).
         repair: match the deviation of the outputs.
+        shared: all output channels have one scale.
         scale: float32 ``[channels]``, the scale of every output channel where it is given; it stays as it is.
     """
 
@@ -54,10 +55,13 @@ class Wanted:
     power_of_two: bool = False
     uneven: bool = False
     repair: bool = True
+    shared: bool = False
     scale: np.ndarray | None = None
 
     def settled(self, wished: np.ndarray) -> np.ndarray:
         """Scales of the kind that the layer may have, near given ones."""
+        if self.shared:  # the one that keeps the energy of all channels together
+            wished = np.full_like(wished, np.sqrt(np.square(wished).mean()))
         return settled(wished, in_powers=self.power_of_two)
 
 
@@ -190,7 +194,8 @@ def round_matrix(
 
 def round_nearest(weight: np.ndarray, axis: int, wanted: Wanted) -> Rounded:
     """Round a weight to the nearest, with one scale per index of ``axis``; no inputs are known."""
-    if wanted.levels >= INT8 and not wanted.uneven and not wanted.power_of_two and wanted.scale is None:
+    plain = wanted.levels >= INT8 and not wanted.uneven and not wanted.power_of_two and not wanted.shared
+    if plain and wanted.scale is None:
         return round_weights(weight, axis, wanted.limit)
     front, rows = np.moveaxis(weight, axis, 0), _rows(weight, axis)
     grid = _grid(rows, np.ones(rows.shape[1]), wanted)
@@ -214,6 +219,10 @@ def _grid(weight: np.ndarray, importance: np.ndarray, wanted: Wanted, book: np.n
     if wanted.uneven:
         levels = codebook(weight, importance, wanted.levels, wanted.limit) if book is None else book
         return on_codebook(weight, importance, levels, power_of_two=wanted.power_of_two)
+    if wanted.shared:
+        ends, costs = (np.array([low]), np.array([high])), np.tile(importance, len(weight))
+        (one,) = best_scales(weight.reshape(1, -1), costs, *ends, power_of_two=wanted.power_of_two)
+        return Grid(np.full(len(weight), one, np.float64), *bounds)
     scale = best_scales(weight, importance, *bounds, power_of_two=wanted.power_of_two)
     return Grid(scale.astype(np.float64), *bounds)
 

@@ -27,6 +27,7 @@ from edgepress.plan import Quantization
 from edgepress.quantize.grids import Grid, grids
 from edgepress.quantize.ranges import Range
 from edgepress.quantize.regions import (
+    MATRICES,
     READS_SHAPE,
     Unit,
     has_float32_weight,
@@ -111,6 +112,7 @@ def _integer_weights(
     model: Model, rounded: Mapping[str, Rounded], settings: Quantization, target: Target
 ) -> tuple[Rewritten, dict[str, Rounded], dict[str, Rounded]]:
     """A typed model with its shortcuts rewritten, the weights of its int8 nodes, and those that are only stored."""
+    target = target.unruled() if settings.whole else target
     everything = {unit.name for unit in units(model) if unit.role is Role.WEIGHTED}
     by_rule = everything if settings.compute == "float" else stays_float(model, target).keys()
     weighted = rounded.keys() - set(settings.float_nodes) - by_rule
@@ -276,10 +278,11 @@ class _Writer:
                 raise InvariantError(f"MatMul {name!r} takes no bias: this is a bug, please report it.")
             source = _room_for_bias(source, bias, scale_in)
         values = int8_weight(self.writer, name, source, self.narrow)
-        given = [values, float_vector(self.writer, f"{name}/ws", source.scale)]
+        scale = _one(source.scale) if node.op_type in MATRICES else source.scale
+        given = [values, float_vector(self.writer, f"{name}/ws", scale)]
         if node.op_type != "Conv":  # without its zero point a Gemm does not fuse (onnxruntime 1.31)
-            given.append(self.writer.constant(f"{name}/wz", np.zeros(source.scale.shape, np.int8)))
-        node.input[1] = self.writer.node("DequantizeLinear", given, f"{name}/wdq", axis=source.axis)
+            given.append(self.writer.constant(f"{name}/wz", np.zeros(scale.shape, np.int8)))
+        node.input[1] = self.writer.dequantized(given, f"{name}/wdq", source.axis if scale.ndim else None)
         if bias is not None and unit.added:
             (behind,) = self.model.consumers(unit.node.output)
             self.biases[behind.name] = unit.added, self._bias(unit, source, bias)
@@ -291,13 +294,14 @@ class _Writer:
         name, scale = unit.name, self.grids[unit.node.inputs[0]].scale
         if self.runtime.casts2 and unit.node.op == "Conv" and bias.size >= FEWEST_HALVES:
             return float_vector(self.writer, f"{name}/b", half(bias))
-        step = (scale * source.scale).astype(np.float32)
+        own = _one(source.scale) if unit.node.op in MATRICES else source.scale
+        step = (scale * own).astype(np.float32)
         whole = self.writer.constant(f"{name}/b", np.rint(bias / step.astype(np.float64)).astype(np.int32))
-        if bias.size >= FEWEST_HALVES:  # a product of two constants takes fewer bytes than its result
+        if own.size >= FEWEST_HALVES:  # a product of two constants takes fewer bytes than its result
             steps = self.writer.node("Mul", [f"{name}/ws", f"{unit.node.inputs[0]}/scale"], f"{name}/bs")
         else:
             steps = self.writer.constant(f"{name}/bs", step)
-        return self.writer.node("DequantizeLinear", [whole, steps], f"{name}/bdq", axis=0)
+        return self.writer.dequantized([whole, steps], f"{name}/bdq", 0 if own.ndim else None)
 
     def _stored(self, name: str, node: onnx.NodeProto) -> None:
         """Weights of a float node kept as int8; onnxruntime multiplies them out once, when it loads the file."""
@@ -312,6 +316,11 @@ class _Writer:
         if bias is not None and bias.size == source.scale.size:
             shape = list(bias.shape if own is None else own.shape)
             node.input[2:] = [float_vector(self.writer, f"{name}/b", half(bias.reshape(shape)))]
+
+
+def _one(scale: np.ndarray) -> np.ndarray:
+    """One scale for all channels as a single number: a Gemm runs faster with it; others as they are."""
+    return scale[0].reshape(()) if (scale == scale[0]).all() else scale
 
 
 def _bias(model: Model, unit: Unit, source: Rounded) -> np.ndarray | None:

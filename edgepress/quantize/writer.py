@@ -27,3 +27,7 @@ class Writer:
         made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self.proto.graph.node.append(made)
         return output
+
+    def dequantized(self, inputs: list[str], output: str, axis: int | None) -> str:
+        """Add a DequantizeLinear; ``axis`` counts the scales, None where there is one only."""
+        return self.node("DequantizeLinear", inputs, output, **({} if axis is None else {"axis": axis}))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ module of the family; ``evidence`` says how sure it is. Guarantees that more cha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -93,6 +93,10 @@ class Target:
     def fixed_grid(self, op: str, bits: int = 8) -> FixedGrid | None:
         """The grid behind an operator, where the target wants one."""
         return next((grid for grid in self.fixed_grids if (grid.op, grid.bits) == (op, bits)), None)
+
+    def unruled(self) -> Target:
+        """The target without its rules for what stays float because that is faster: all that can run in int8 does."""
+        return replace(self, stem_multiple=1, gemm_floor=0, group_floor=1)
 
     def timed_on(self, machine: Target) -> bool:
         """Whether times taken on that machine speak for this target."""
