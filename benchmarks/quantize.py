@@ -3,8 +3,8 @@
     python benchmarks/quantize.py                 all sections, about an hour
     python benchmarks/quantize.py int8 lowbit     some of them; --models NAME... for some models
 
-    int8     ``edgepress quantize --bits 7`` (int8 arithmetic, 7.1 bits in the file) beside onnxruntime's quantizer, naive
-             and careful, in the same timing run
+    int8     ``edgepress quantize --bits 7`` (int8 arithmetic, 7.1 bits in the file) beside onnxruntime's quantizer,
+             naive and careful, in the same timing run
     lowbit   ``--bits auto`` at two quality limits: file, loss, latency beside int8
     pruned   ``edgepress compress --bits auto``: channels removed as well; ``--size-ratio`` where there is a goal
     fisher   widths by Fisher information against the same width everywhere, at equal bytes, over seeds

@@ -48,13 +48,13 @@ from edgepress.ops.weighted import output_axis
 from edgepress.pipeline import compress
 from edgepress.plan import Quantization
 from edgepress.quantize import activations_to_observe, observe, quantize, ranges, round_weights, unfused
-from edgepress.quantize.blocked import blocked
-from edgepress.quantize.dynamic import dynamic
-from edgepress.quantize.products import product
-from edgepress.quantize.recurrent import recurrent, recurrent_candidates
-from edgepress.quantize.regions import typed, units
-from edgepress.quantize.stored import storable, stored
-from edgepress.quantize.tables import share_transposed, table_candidates, tables
+from edgepress.quantize.forms.blocked import blocked
+from edgepress.quantize.forms.dynamic import dynamic
+from edgepress.quantize.forms.products import product
+from edgepress.quantize.forms.recurrent import recurrent, recurrent_candidates
+from edgepress.quantize.graph.regions import typed, units
+from edgepress.quantize.storage.stored import storable, stored
+from edgepress.quantize.storage.tables import share_transposed, table_candidates, tables
 from edgepress.request import Request
 from edgepress.targets import detect
 

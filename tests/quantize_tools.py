@@ -24,7 +24,7 @@ from edgepress.quantize import (
     ranges,
     round_weights,
 )
-from edgepress.quantize.regions import typed, units
+from edgepress.quantize.graph.regions import typed, units
 from edgepress.targets import TARGETS, Target
 
 VNNI = TARGETS["x64-vnni"]

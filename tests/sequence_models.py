@@ -20,7 +20,7 @@ from zoo.transformers import Attention, FeedForward
 
 from edgepress import runtime
 from edgepress.model import Model
-from edgepress.quantize.products import product
+from edgepress.quantize.forms.products import product
 
 TRANSFORMERS = ("vit", "bert", "decoder", "decoder_gqa", "gpt2", "t5")
 RECURRENT = ("lstm_tagger", "crnn", "gru_denoiser")

@@ -409,7 +409,7 @@ def test_constants_are_those_of_the_code(name: str, value: str) -> None:
 
 
 def nothing_lost(count: int) -> Comparison:
-    """A comparison in which every answer is right before and after, but outputs differ so that only labels speak for it."""
+    """Every answer is right before and after, but outputs differ so much that only labels speak for the candidate."""
     ones = np.ones((count, 1))
     return Comparison(np.zeros(count, bool), np.ones(count), np.ones((count, 2), bool), ones, 0.01 * ones)
 

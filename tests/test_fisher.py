@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def draw(count: int, seed: int = 0) -> np.ndarray:
 
 
 def gradients_of(model: Model, x: np.ndarray, *, classifies: bool = True, size: int = 8, tensors: list[str] = TENSORS,
-                 **settings: float) -> dict[str, np.ndarray]:  # fmt: skip
+                 **settings: Any) -> dict[str, np.ndarray]:  # fmt: skip
     """Score gradients of all samples, float64."""
     executor = Executor(model, dtype=torch.float64)
     parts = [{"x": x[start : start + size].astype(np.float64)} for start in range(0, len(x), size)]

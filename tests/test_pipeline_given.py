@@ -19,8 +19,8 @@ from edgepress.errors import InputError
 from edgepress.model import Model
 from edgepress.pipeline import apply, compress
 from edgepress.plan import Plan, Quantization
-from edgepress.quantize.grids import Grid, grid_of
-from edgepress.quantize.ranges import Range
+from edgepress.quantize.activations.grids import Grid, grid_of
+from edgepress.quantize.activations.ranges import Range
 from edgepress.report import Report
 from edgepress.request import Request
 

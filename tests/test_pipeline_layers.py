@@ -25,7 +25,7 @@ from edgepress.pipeline import compress
 from edgepress.pipeline.stored_weights import File
 from edgepress.plan import Plan, Quantization
 from edgepress.quantize import activations_to_observe, observe, quantize, ranges
-from edgepress.quantize.joint import Wanted, round_nearest
+from edgepress.quantize.weights.joint import Wanted, round_nearest
 from edgepress.report import CLEANED, LayerRow, Report
 from edgepress.report.result import average_bits
 from edgepress.request import Request

@@ -58,7 +58,7 @@ def eager(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(modules["dynamic"], "FLOORS", ((1, 1),))
     patched.setattr(modules["blocked"], "LEAST_DEPTH", 1)
     patched.setattr(modules["blocked"], "MANY_ROWS", 10**9)
-    patched.setattr(importlib.import_module("edgepress.quantize.recurrent"), "LEAST_UNITS", 1)
+    patched.setattr(importlib.import_module("edgepress.quantize.forms.recurrent"), "LEAST_UNITS", 1)
 
 
 @pytest.fixture(scope="module", params=SMALL)

@@ -22,7 +22,7 @@ from edgepress.pipeline.lowbit import mixed
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.plan import Plan, Quantization
 from edgepress.quantize import unfused
-from edgepress.quantize.regions import has_float32_weight
+from edgepress.quantize.graph.regions import has_float32_weight
 from edgepress.request import Request, plan_path
 
 ROOT = Path(__file__).parents[1] / "calibration"

@@ -22,9 +22,9 @@ from sequence_models import (
 )
 
 from edgepress.errors import InputError, ModelError
-from edgepress.quantize.blocked import blocked, blocked_candidates
-from edgepress.quantize.blocks import MIDDLE, round_blocks
-from edgepress.quantize.draft import packed
+from edgepress.quantize.forms.blocked import blocked, blocked_candidates
+from edgepress.quantize.forms.blocks import MIDDLE, round_blocks
+from edgepress.quantize.forms.draft import packed
 
 MATMUL = "(float[M,{k}] x) => (float[M,{n}] y) {{ y = MatMul(x, w) }}"
 

@@ -13,10 +13,10 @@ from quantize_tools import CONV, Arrays, answers, kernel, parse, samples, to_int
 
 from edgepress.plan import Quantization
 from edgepress.quantize import Histogram, Observations, Range, activations_to_observe, observe, ranges
-from edgepress.quantize.clipping import Sums, errors, least_error
-from edgepress.quantize.curves import Curve, curves
-from edgepress.quantize.entropy import MOST_CLIPPED, divergences, least_divergence
-from edgepress.quantize.regions import typed
+from edgepress.quantize.activations.clipping import Sums, errors, least_error
+from edgepress.quantize.activations.curves import Curve, curves
+from edgepress.quantize.activations.entropy import MOST_CLIPPED, divergences, least_divergence
+from edgepress.quantize.graph.regions import typed
 
 BINS = 2048
 LEAKY, RELU6 = Curve("LeakyRelu", (0.125, 0.0)), Curve("Clip", (0.0, 6.0))

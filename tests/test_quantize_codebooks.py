@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.levels import bounds
-from edgepress.quantize.codebooks import codebook, on_codebook
-from edgepress.quantize.rounding import Grid
-from edgepress.quantize.scales import best_scales, is_half
+from edgepress.quantize.weights.codebooks import codebook, on_codebook
+from edgepress.quantize.weights.obs import Grid
+from edgepress.quantize.weights.scales import best_scales, is_half
 
 FEW = settings(max_examples=60, deadline=None)
 

@@ -25,8 +25,8 @@ from sequence_models import (
 
 from edgepress.errors import ModelError
 from edgepress.model import Model
-from edgepress.quantize.dynamic import MISREAD, dynamic, dynamic_candidates
-from edgepress.quantize.weights import Rounded, round_weights
+from edgepress.quantize.forms.dynamic import MISREAD, dynamic, dynamic_candidates
+from edgepress.quantize.weights.nearest import Rounded, round_weights
 
 ROWS, DEPTH, WIDTH = 20, 96, 24
 FORMS = {

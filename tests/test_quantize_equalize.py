@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from quantize_tools import CONV, answers, kernel, parse, samples
 
 from edgepress.model import Model
-from edgepress.quantize.equalize import LIMITS, equalize
+from edgepress.quantize.weights.equalize import LIMITS, equalize
 
 DEPTHWISE = "Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=16>"
 GROUPED = "Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=4>"

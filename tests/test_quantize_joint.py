@@ -20,11 +20,11 @@ from edgepress.model import Model
 from edgepress.ops.weighted import output_axis
 from edgepress.plan import Quantization
 from edgepress.quantize import Rounded, activations_to_observe, observe, quantize, ranges, unfused
-from edgepress.quantize.joint import Joint, Wanted, round_matrix, round_nearest
-from edgepress.quantize.regions import has_float32_weight
-from edgepress.quantize.repair import LIMITS, repair
-from edgepress.quantize.rounding import error
-from edgepress.quantize.scales import is_half
+from edgepress.quantize.graph.regions import has_float32_weight
+from edgepress.quantize.weights.joint import Joint, Wanted, round_matrix, round_nearest
+from edgepress.quantize.weights.obs import error
+from edgepress.quantize.weights.repair import LIMITS, repair
+from edgepress.quantize.weights.scales import is_half
 from edgepress.surgery.cut import Cutting, cut
 from edgepress.surgery.fold import fold
 from edgepress.surgery.oracle import check_cut
@@ -247,7 +247,7 @@ def test_powers_of_two_stay_powers_of_two(name: str, wanted: Wanted) -> None:
 
 
 def test_powers_of_two_stay_so_through_the_repair_of_nearest_weights() -> None:
-    from edgepress.quantize.scales import power_of_two
+    from edgepress.quantize.weights.scales import power_of_two
 
     model, feeds = net("depthwise"), NETS["depthwise"].feeds()
     items = {}

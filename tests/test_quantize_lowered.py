@@ -22,8 +22,8 @@ from edgepress.model import Model
 from edgepress.ops.table import NEWEST_OPSET
 from edgepress.pipeline import apply, compress
 from edgepress.plan import Plan
-from edgepress.quantize.lowered import CONTRIBUTED, KERNELS, lowered
-from edgepress.quantize.versions import CHANGED, OLDEST, RENAMED
+from edgepress.quantize.graph.lowered import CONTRIBUTED, KERNELS, lowered
+from edgepress.quantize.graph.versions import CHANGED, OLDEST, RENAMED
 from edgepress.request import Request
 from edgepress.targets.releases import RELEASES, release
 

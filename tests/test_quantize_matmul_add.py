@@ -15,7 +15,7 @@ from edgepress import runtime
 from edgepress.model import Model
 from edgepress.normalize import normalize
 from edgepress.quantize import unfused
-from edgepress.quantize.regions import typed, units
+from edgepress.quantize.graph.regions import typed, units
 
 ALL = dataclasses.replace(VNNI, gemm_floor=0)
 """Every product is int8, however small."""

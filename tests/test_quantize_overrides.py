@@ -30,7 +30,7 @@ from edgepress.quantize import (
     weight_levels,
     weight_scales,
 )
-from edgepress.quantize.grids import Grid, grid_of
+from edgepress.quantize.activations.grids import Grid, grid_of
 
 BODY = (
     f"a = {CONV}(x, first, b1) h = Relu(a) c = {CONV}(h, second, b2) d = LeakyRelu<alpha=0.125>(c) "

@@ -22,16 +22,16 @@ from edgepress.model import Model
 from edgepress.ops.weighted import output_axis
 from edgepress.plan import Quantization
 from edgepress.quantize import Rounded, activations_to_observe, observe, quantize, ranges, unfused
-from edgepress.quantize.packing import bits_stored, is_smaller, pack
-from edgepress.quantize.scales import half
-from edgepress.quantize.unpacking import (
+from edgepress.quantize.storage.packing import bits_stored, is_smaller, pack
+from edgepress.quantize.storage.unpacking import (
     FEWEST_HALVES,
     float_vector,
     int8_weight,
     narrowest,
     stored_bytes,
 )
-from edgepress.quantize.writer import Writer
+from edgepress.quantize.storage.writer import Writer
+from edgepress.quantize.weights.scales import half
 from edgepress.targets.releases import release
 
 NARROWEST = {13: "", 17: "", 21: "1.24", 25: "1.24"}

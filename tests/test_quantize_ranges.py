@@ -15,9 +15,9 @@ from edgepress.errors import DataError, InvariantError
 from edgepress.model import Model
 from edgepress.plan import Quantization
 from edgepress.quantize import Histogram, Observations, Range, activations_to_observe, observe, ranges
-from edgepress.quantize.grids import grid_of
-from edgepress.quantize.ranges import _slices
-from edgepress.quantize.regions import typed
+from edgepress.quantize.activations.grids import grid_of
+from edgepress.quantize.activations.ranges import _slices
+from edgepress.quantize.graph.regions import typed
 
 VALUES = arrays.arrays(np.float32, st.integers(1, 200), elements=st.floats(-100, 100, width=32))
 

@@ -8,8 +8,8 @@ from sequence_models import EXPORTERS, exported, fused, noise, normal, outputs, 
 
 from edgepress.errors import ModelError
 from edgepress.model import Model
-from edgepress.quantize.recurrent import recurrent, recurrent_candidates
-from edgepress.quantize.stored import storable, stored
+from edgepress.quantize.forms.recurrent import recurrent, recurrent_candidates
+from edgepress.quantize.storage.stored import storable, stored
 
 TIME, BATCH, WIDTH, UNITS = 9, 3, 10, 8
 STATE = {"h": "float[{d},3,8] h", "c": "float[{d},3,8] c"}

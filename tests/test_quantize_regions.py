@@ -8,8 +8,8 @@ import pytest
 from quantize_tools import CONV, answers, kernel, parse, samples, to_int8, worst_sqnr
 
 from edgepress.model import Model
-from edgepress.quantize.regions import elements, int8_units, operands, typed, units
-from edgepress.quantize.shortcuts import as_convolutions
+from edgepress.quantize.graph.regions import elements, int8_units, operands, typed, units
+from edgepress.quantize.graph.shortcuts import as_convolutions
 
 W1, W2, B = kernel(16, 16, 3, 3), kernel(16, 16, 3, 3, seed=1), kernel(16)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from edgepress.calibrate.statistics import Gram
 from edgepress.levels import bounds
-from edgepress.quantize import rounding
-from edgepress.quantize.rounding import Factor, Grid, Inputs, error, obs
-from edgepress.quantize.scales import best_scales
+from edgepress.quantize.weights import obs as rounding
+from edgepress.quantize.weights.obs import Factor, Grid, Inputs, error, obs
+from edgepress.quantize.weights.scales import best_scales
 
 LEVELS = st.sampled_from([3, 4, 5, 7, 16, 22, 255])
 FEW = settings(max_examples=60, deadline=None)

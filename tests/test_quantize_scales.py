@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.levels import LADDER, bounds, within
-from edgepress.quantize.scales import best_scales, half, is_half, power_of_two, settled
-from edgepress.quantize.weights import SMALLEST_SCALE, Rounded, on_levels
+from edgepress.quantize.weights.nearest import SMALLEST_SCALE, Rounded, on_levels
+from edgepress.quantize.weights.scales import best_scales, half, is_half, power_of_two, settled
 
 FEW = settings(max_examples=80, deadline=None)
 SIZES = st.floats(-7, 7)

@@ -9,7 +9,7 @@ from quantize_tools import CONV, answers, kernel, parse, samples, to_int8
 
 from edgepress.model import Model
 from edgepress.quantize import slim
-from edgepress.quantize.slim import _counting
+from edgepress.quantize.storage.slim import _counting
 
 
 def residual() -> Model:

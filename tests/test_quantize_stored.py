@@ -11,7 +11,7 @@ from sequence_models import EXPORTERS, RECURRENT, TRANSFORMERS, exported, fused,
 
 from edgepress.errors import InputError, ModelError
 from edgepress.model import Model
-from edgepress.quantize.stored import channel_axes, storable, stored
+from edgepress.quantize.storage.stored import channel_axes, storable, stored
 
 LAYERS = {
     "Conv": ("float[N,6,8,8] x", "Conv(x, w)", (4, 6, 3, 3), (0,)),

@@ -21,9 +21,9 @@ from sequence_models import (
 
 from edgepress.errors import ModelError
 from edgepress.model import Model
-from edgepress.quantize.dynamic import dynamic
-from edgepress.quantize.stored import stored
-from edgepress.quantize.tables import share_transposed, table_candidates, tables
+from edgepress.quantize.forms.dynamic import dynamic
+from edgepress.quantize.storage.stored import stored
+from edgepress.quantize.storage.tables import share_transposed, table_candidates, tables
 
 ROWS, WIDTH = 50, 24
 TABLE = normal(ROWS, WIDTH) * np.linspace(0.1, 30, ROWS, dtype=np.float32)[:, None]

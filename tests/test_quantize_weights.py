@@ -11,7 +11,7 @@ from quantize_tools import answers, kernel, parse, samples, to_int8
 
 from edgepress.plan import Quantization
 from edgepress.quantize import bias_correction, round_weights
-from edgepress.quantize.mincut import INFINITE, source_side
+from edgepress.quantize.graph.mincut import INFINITE, source_side
 
 WEIGHTS = arrays.arrays(
     np.float32, arrays.array_shapes(min_dims=2, max_dims=4, max_side=5), elements=st.floats(-10, 10, width=32)

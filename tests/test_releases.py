@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.errors import InputError
-from edgepress.quantize.qdq import IR_VERSION, OPSETS
+from edgepress.quantize.graph.qdq import IR_VERSION, OPSETS
 from edgepress.targets.releases import RELEASES, REQUIRED, Release, release
 
 few = settings(deadline=None, max_examples=100, derandomize=True)

@@ -12,8 +12,8 @@ from test_sweep import draw, residual
 
 from edgepress.executor.sweep import affordable
 from edgepress.model import Model
-from edgepress.quantize.repair import LIMITS, repair
-from edgepress.quantize.weights import Rounded, round_weights
+from edgepress.quantize.weights.nearest import Rounded, round_weights
+from edgepress.quantize.weights.repair import LIMITS, repair
 
 B = kernel(99, 1).ravel()
 

@@ -14,10 +14,10 @@ from quantize_tools import CONV, kernel, parse
 from edgepress import targets
 from edgepress.errors import InputError
 from edgepress.model import Model
-from edgepress.quantize.grids import grid_of, grids
-from edgepress.quantize.ranges import Range
-from edgepress.quantize.regions import int8_units, per_channel, stays_float, typed, units
-from edgepress.quantize.swish import swish_reason
+from edgepress.quantize.activations.grids import grid_of, grids
+from edgepress.quantize.activations.ranges import Range
+from edgepress.quantize.graph.regions import int8_units, per_channel, stays_float, typed, units
+from edgepress.quantize.graph.swish import swish_reason
 from edgepress.targets import SOFTMAX, TARGETS, FixedGrid, Target, detect, find
 
 few = settings(deadline=None, max_examples=60, derandomize=True)

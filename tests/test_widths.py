@@ -21,9 +21,9 @@ from edgepress.model import Model
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.prepare import clean, context_of, read
 from edgepress.pipeline.widths import Table, width_table
-from edgepress.quantize.joint import Wanted, round_matrix
-from edgepress.quantize.regions import has_float32_weight
-from edgepress.quantize.unpacking import stored_bytes
+from edgepress.quantize.graph.regions import has_float32_weight
+from edgepress.quantize.storage.unpacking import stored_bytes
+from edgepress.quantize.weights.joint import Wanted, round_matrix
 from edgepress.request import Request
 from edgepress.targets import TARGETS
 

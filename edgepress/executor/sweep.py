@@ -6,7 +6,7 @@ Where the output meets another branch in an Add that both networks have computed
 target corrected by what the other branch got wrong (``y + other_original - other_changed``) keeps errors of a residual
 stream from adding up.
 
-Redistribution (``surgery.fold``) and mean/std matching (``quantize.repair``) are two visitors.
+Redistribution (``surgery.fold``) and mean/std matching (``quantize.weights.repair``) are two visitors.
 Guarantee: bit-identical for any number of workers (chunks are independent, merged in order).
 """
 

@@ -33,12 +33,12 @@ from edgepress.quantize import (
     ranges,
     to_json,
 )
-from edgepress.quantize.equalize import equalize
-from edgepress.quantize.joint import Joint, Wanted, round_nearest
-from edgepress.quantize.lowered import lowered
-from edgepress.quantize.qdq import written_grids
-from edgepress.quantize.repair import as_float32, repair
-from edgepress.quantize.scales import power_of_two
+from edgepress.quantize.graph.lowered import lowered
+from edgepress.quantize.graph.qdq import written_grids
+from edgepress.quantize.weights.equalize import equalize
+from edgepress.quantize.weights.joint import Joint, Wanted, round_nearest
+from edgepress.quantize.weights.repair import as_float32, repair
+from edgepress.quantize.weights.scales import power_of_two
 from edgepress.surgery.cut import Cutting, cut
 from edgepress.surgery.fold import fold
 from edgepress.surgery.oracle import check_cut

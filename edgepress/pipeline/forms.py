@@ -30,7 +30,7 @@ from edgepress.quantize import (
     stored,
     tables,
 )
-from edgepress.quantize.regions import typed
+from edgepress.quantize.graph.regions import typed
 from edgepress.targets import Target
 
 LEAST_SHARED = 256

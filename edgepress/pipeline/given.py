@@ -1,7 +1,7 @@
 """What the user says about single nodes and tensors, checked against the cleaned model before any work.
 
 ``--keep-float`` names nodes that stay float. ``--overrides`` gives ranges of activations, levels and scales of weights
-(``quantize.overrides``). Both speak of the cleaned model: nodes and tensors that cleaning folded away (a
+(``quantize.activations.overrides``). Both speak of the cleaned model: nodes and tensors that cleaning folded away (a
 BatchNormalization into its Conv) are no more.
 """
 
@@ -17,9 +17,9 @@ from edgepress.errors import InputError
 from edgepress.levels import INT8
 from edgepress.model import Model
 from edgepress.plan import Quantization
-from edgepress.quantize.overrides import activation_ranges, read_overrides, weight_levels, weight_scales
-from edgepress.quantize.ranges import activations_to_observe
-from edgepress.quantize.regions import has_float32_weight
+from edgepress.quantize.activations.overrides import activation_ranges, read_overrides, weight_levels, weight_scales
+from edgepress.quantize.activations.ranges import activations_to_observe
+from edgepress.quantize.graph.regions import has_float32_weight
 from edgepress.request import Request
 from edgepress.targets import Target
 

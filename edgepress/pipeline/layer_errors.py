@@ -17,7 +17,7 @@ import numpy as np
 from edgepress import runtime
 from edgepress.model import Model
 from edgepress.pipeline.context import Context, inputs_of
-from edgepress.quantize.regions import elements, typed
+from edgepress.quantize.graph.regions import elements, typed
 
 SAMPLES = 8
 """Hold-out samples that layers are compared on."""

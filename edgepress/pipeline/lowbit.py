@@ -21,7 +21,7 @@ from edgepress.plan import Quantization
 from edgepress.planner.levels import allocate, predicted
 from edgepress.quality import KL_PER_POINT
 from edgepress.quantize import has_float32_weight
-from edgepress.quantize.unpacking import narrowest
+from edgepress.quantize.storage.unpacking import narrowest
 from edgepress.request import Request
 from edgepress.targets.releases import release
 

@@ -28,9 +28,9 @@ from edgepress.quantize import (
     storable,
     table_candidates,
 )
-from edgepress.quantize.lowered import CONTRIBUTED
-from edgepress.quantize.products import rows
-from edgepress.quantize.regions import typed, units
+from edgepress.quantize.forms.products import rows
+from edgepress.quantize.graph.lowered import CONTRIBUTED
+from edgepress.quantize.graph.regions import typed, units
 from edgepress.targets import Target
 from edgepress.targets.releases import release
 

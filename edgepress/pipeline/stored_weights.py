@@ -1,8 +1,8 @@
 """What the weights of a node take in a file: bytes, numbers, scales, read off the graph itself.
 
-A weight is stored as an initializer, or as what constant nodes make of some (``quantize.unpacking``): DequantizeLinear
-or Mul by a scale, Cast, digits of packed words. All initializers behind it are its bytes; one that several nodes read
-counts for each of them.
+A weight is stored as an initializer, or as what constant nodes make of some (``quantize.storage.unpacking``):
+DequantizeLinear or Mul by a scale, Cast, digits of packed words. All initializers behind it are its bytes; one that
+several nodes read counts for each of them.
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ from edgepress.model import Model
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.planner.levels import Width
 from edgepress.quantize import has_float32_weight
-from edgepress.quantize.regions import elements
-from edgepress.quantize.repair import LIMITS
-from edgepress.quantize.rounding import Factor, Grid, Inputs, obs
-from edgepress.quantize.scales import best_scales
-from edgepress.quantize.unpacking import stored_bytes
+from edgepress.quantize.graph.regions import elements
+from edgepress.quantize.storage.unpacking import stored_bytes
+from edgepress.quantize.weights.obs import Factor, Grid, Inputs, obs
+from edgepress.quantize.weights.repair import LIMITS
+from edgepress.quantize.weights.scales import best_scales
 
 ROWS = 16
 """Rows of a layer that its rounding error is measured on."""

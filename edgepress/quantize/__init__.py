@@ -7,11 +7,7 @@ onnxruntime's quantizer) are imported by those who want them.
 
 from __future__ import annotations
 
-from edgepress.quantize.blocked import blocked, blocked_candidates
-from edgepress.quantize.dynamic import dynamic, dynamic_candidates
-from edgepress.quantize.equalize import equalize
-from edgepress.quantize.fusion import unfused
-from edgepress.quantize.overrides import (
+from edgepress.quantize.activations.overrides import (
     Overrides,
     activation_ranges,
     read_overrides,
@@ -19,14 +15,25 @@ from edgepress.quantize.overrides import (
     weight_levels,
     weight_scales,
 )
-from edgepress.quantize.qdq import quantize, quantize_refusal
-from edgepress.quantize.ranges import Histogram, Observations, Range, activations_to_observe, observe, ranges
-from edgepress.quantize.recurrent import recurrent, recurrent_candidates
-from edgepress.quantize.regions import MATRICES, has_float32_weight, stays_float
-from edgepress.quantize.slim import slim
-from edgepress.quantize.stored import storable, stored
-from edgepress.quantize.tables import share_transposed, table_candidates, tables
-from edgepress.quantize.weights import Rounded, bias_correction, round_weights
+from edgepress.quantize.activations.ranges import (
+    Histogram,
+    Observations,
+    Range,
+    activations_to_observe,
+    observe,
+    ranges,
+)
+from edgepress.quantize.forms.blocked import blocked, blocked_candidates
+from edgepress.quantize.forms.dynamic import dynamic, dynamic_candidates
+from edgepress.quantize.forms.recurrent import recurrent, recurrent_candidates
+from edgepress.quantize.graph.fusion import unfused
+from edgepress.quantize.graph.qdq import quantize, quantize_refusal
+from edgepress.quantize.graph.regions import MATRICES, has_float32_weight, stays_float
+from edgepress.quantize.storage.slim import slim
+from edgepress.quantize.storage.stored import storable, stored
+from edgepress.quantize.storage.tables import share_transposed, table_candidates, tables
+from edgepress.quantize.weights.equalize import equalize
+from edgepress.quantize.weights.nearest import Rounded, bias_correction, round_weights
 
 __all__ = [
     "MATRICES",

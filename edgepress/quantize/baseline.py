@@ -19,7 +19,7 @@ import onnx
 
 from edgepress.errors import ModelError, Refusal
 from edgepress.model import Model
-from edgepress.quantize.ranges import Samples
+from edgepress.quantize.activations.ranges import Samples
 
 CHUNK = 8
 

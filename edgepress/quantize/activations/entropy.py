@@ -23,8 +23,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgepress.quantize.clipping import LEVELS, kept
-from edgepress.quantize.curves import Curve
+from edgepress.quantize.activations.clipping import LEVELS, kept
+from edgepress.quantize.activations.curves import Curve
 
 SMALLEST_RATIO = 1 / 256
 COARSE, FINE = 12, 2

@@ -26,7 +26,7 @@ import numpy as np
 from edgepress.model import Model, Node
 from edgepress.normalize.graph import read_inside
 from edgepress.ops.weighted import output_axis
-from edgepress.quantize.regions import typed
+from edgepress.quantize.graph.regions import typed
 
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "Identity", *POOLS)

@@ -25,7 +25,7 @@ from edgepress.executor.run import Executor
 from edgepress.executor.sweep import Scene, Visit, sweep
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import output_axis
-from edgepress.quantize.weights import Rounded
+from edgepress.quantize.weights.nearest import Rounded
 
 LIMITS = (0.5, 2.0)
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgepress.errors import InputError
-from edgepress.quantize.ranges import Range
+from edgepress.quantize.activations.ranges import Range
 
 KEYS = ("quant_type", "axis", "scale", "zero_point", "symmetric", "reduce_range", "rmin", "rmax")
 DECIDES = ("symmetric", "reduce_range", "rmin", "rmax")

@@ -20,9 +20,9 @@ from dataclasses import replace
 import numpy as np
 
 from edgepress.levels import bounds
-from edgepress.quantize.rounding import Grid
-from edgepress.quantize.scales import best_of, best_scales, candidates
-from edgepress.quantize.weights import SMALLEST_SCALE
+from edgepress.quantize.weights.nearest import SMALLEST_SCALE
+from edgepress.quantize.weights.obs import Grid
+from edgepress.quantize.weights.scales import best_of, best_scales, candidates
 
 COLUMNS = 256
 """Columns that are looked at in a wider matrix, evenly spread."""

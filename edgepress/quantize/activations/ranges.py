@@ -31,10 +31,10 @@ from edgepress.errors import DataError, InvariantError
 from edgepress.model import Model
 from edgepress.ops.row import Role
 from edgepress.plan import Quantization
-from edgepress.quantize.clipping import least_error
-from edgepress.quantize.curves import Curve, curves
-from edgepress.quantize.entropy import least_divergence
-from edgepress.quantize.regions import elements, operands, typed, units
+from edgepress.quantize.activations.clipping import least_error
+from edgepress.quantize.activations.curves import Curve, curves
+from edgepress.quantize.activations.entropy import least_divergence
+from edgepress.quantize.graph.regions import elements, operands, typed, units
 from edgepress.targets import Target
 
 BUDGET = 8 << 20

@@ -29,11 +29,11 @@ from edgepress.calibrate.views import Source
 from edgepress.levels import INT8, within
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
-from edgepress.quantize.codebooks import codebook, on_codebook
-from edgepress.quantize.repair import LIMITS, STILL, Matcher
-from edgepress.quantize.rounding import Factor, Grid, Inputs, obs
-from edgepress.quantize.scales import best_scales, settled
-from edgepress.quantize.weights import Rounded, round_weights
+from edgepress.quantize.weights.codebooks import codebook, on_codebook
+from edgepress.quantize.weights.nearest import Rounded, round_weights
+from edgepress.quantize.weights.obs import Factor, Grid, Inputs, obs
+from edgepress.quantize.weights.repair import LIMITS, STILL, Matcher
+from edgepress.quantize.weights.scales import best_scales, settled
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgepress.quantize.weights import SMALLEST_SCALE
+from edgepress.quantize.weights.nearest import SMALLEST_SCALE
 
 SHARES = (1.0, *(float(share) for share in np.geomspace(0.2, 1.25, 26)))
 """Candidate scales as shares of (largest weight / largest level); of equally good ones the first is taken."""

@@ -15,8 +15,8 @@ import numpy as np
 
 from edgepress.errors import InputError, ModelError
 from edgepress.model import Model, Node
-from edgepress.quantize.draft import FLOAT, Draft
-from edgepress.quantize.weights import round_weights
+from edgepress.quantize.forms.draft import FLOAT, Draft
+from edgepress.quantize.weights.nearest import round_weights
 
 LIMITS = {8: 127, 4: 7}
 """Largest integer by bits."""

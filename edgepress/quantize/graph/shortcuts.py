@@ -16,8 +16,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgepress.model import Model, Node
-from edgepress.quantize.regions import int8_units, operands, units
-from edgepress.quantize.weights import Rounded
+from edgepress.quantize.graph.regions import int8_units, operands, units
+from edgepress.quantize.weights.nearest import Rounded
 
 LARGEST = 1 << 15
 """Most weights an identity may have: above, the bytes are worth more than the time."""

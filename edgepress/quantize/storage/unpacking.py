@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 
 from edgepress.levels import INT8, bounds
-from edgepress.quantize.packing import bits_stored, is_smaller, pack
-from edgepress.quantize.scales import is_half
-from edgepress.quantize.weights import Rounded
-from edgepress.quantize.writer import Writer
+from edgepress.quantize.storage.packing import bits_stored, is_smaller, pack
+from edgepress.quantize.storage.writer import Writer
+from edgepress.quantize.weights.nearest import Rounded
+from edgepress.quantize.weights.scales import is_half
 from edgepress.targets.releases import Release
 
 OPSET4, OPSET2 = 21, 25

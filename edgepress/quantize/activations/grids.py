@@ -18,8 +18,8 @@ import numpy as np
 from edgepress.errors import InvariantError
 from edgepress.model import Model
 from edgepress.ops.row import Role
-from edgepress.quantize.ranges import Range
-from edgepress.quantize.regions import Unit, clip_bounds, operands
+from edgepress.quantize.activations.ranges import Range
+from edgepress.quantize.graph.regions import Unit, clip_bounds, operands
 from edgepress.targets import SOFTMAX, FixedGrid
 
 SMALLEST_WIDTH = 1e-20

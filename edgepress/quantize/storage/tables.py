@@ -20,8 +20,8 @@ import onnx
 from edgepress import storage
 from edgepress.errors import ModelError
 from edgepress.model import Model, Node
-from edgepress.quantize.draft import FLOAT, INT8, Draft, node
-from edgepress.quantize.stored import LEAST_ELEMENTS, integers, storable, store
+from edgepress.quantize.forms.draft import FLOAT, INT8, Draft, node
+from edgepress.quantize.storage.stored import LEAST_ELEMENTS, integers, storable, store
 
 
 def table_candidates(model: Model, least: int = LEAST_ELEMENTS) -> dict[str, str]:

@@ -19,8 +19,8 @@ import onnx
 
 from edgepress.errors import ModelError
 from edgepress.model import Model, Node
-from edgepress.quantize.draft import CONTRIB, Draft, node
-from edgepress.quantize.weights import round_weights
+from edgepress.quantize.forms.draft import CONTRIB, Draft, node
+from edgepress.quantize.weights.nearest import round_weights
 
 GATES = 4
 OPTIONAL = 5

@@ -20,10 +20,10 @@ import onnx
 
 from edgepress.errors import ModelError
 from edgepress.model import Model, Node
-from edgepress.quantize.draft import FLOAT, Draft, node
-from edgepress.quantize.products import Product, bias_behind, channel_bias, fits, product, rows
-from edgepress.quantize.regions import typed
-from edgepress.quantize.weights import Rounded, round_weights
+from edgepress.quantize.forms.draft import FLOAT, Draft, node
+from edgepress.quantize.forms.products import Product, bias_behind, channel_bias, fits, product, rows
+from edgepress.quantize.graph.regions import typed
+from edgepress.quantize.weights.nearest import Rounded, round_weights
 
 FLOORS = ((256, 1), (128, 16), (64, 64))
 """Input channels, and rows of a call from which int8 may pay with as many (timing decides)."""

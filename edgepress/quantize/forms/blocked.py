@@ -19,11 +19,11 @@ import onnx
 
 from edgepress.errors import InputError
 from edgepress.model import Model, Node
-from edgepress.quantize.blocks import Blocks, round_blocks
-from edgepress.quantize.draft import CONTRIB, Draft, node
-from edgepress.quantize.dynamic import chosen_product
-from edgepress.quantize.products import Product, bias_behind, channel_bias, fits, product, rows
-from edgepress.quantize.regions import typed
+from edgepress.quantize.forms.blocks import Blocks, round_blocks
+from edgepress.quantize.forms.draft import CONTRIB, Draft, node
+from edgepress.quantize.forms.dynamic import chosen_product
+from edgepress.quantize.forms.products import Product, bias_behind, channel_bias, fits, product, rows
+from edgepress.quantize.graph.regions import typed
 
 LEAST_DEPTH, MANY_ROWS = 256, 16
 """Input channels from which 4 bits may pay, and rows of a call from which dynamic int8 is faster for certain."""

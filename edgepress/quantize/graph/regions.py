@@ -26,8 +26,8 @@ from edgepress.model import Model, Node
 from edgepress.ops.row import Role
 from edgepress.ops.table import lookup
 from edgepress.ops.weighted import WEIGHTED
-from edgepress.quantize.added import ending
-from edgepress.quantize.mincut import INFINITE, Edge, source_side
+from edgepress.quantize.graph.added import ending
+from edgepress.quantize.graph.mincut import INFINITE, Edge, source_side
 from edgepress.targets import Target
 
 # Time of an int8 kernel minus that of the float one, in units of a twentieth of a quantized element

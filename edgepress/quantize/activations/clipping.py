@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.quantize.curves import Curve
+from edgepress.quantize.activations.curves import Curve
 
 LEVELS = 255
 PARTS = 4

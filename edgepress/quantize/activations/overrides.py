@@ -25,10 +25,17 @@ import numpy as np
 from edgepress.errors import InputError
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
-from edgepress.quantize.grids import Grid
-from edgepress.quantize.override_entries import ALL_LEVELS, Place, WeightOverride, activation, weight, weight_scale
-from edgepress.quantize.ranges import Range
-from edgepress.quantize.weights import Rounded
+from edgepress.quantize.activations.grids import Grid
+from edgepress.quantize.activations.override_entries import (
+    ALL_LEVELS,
+    Place,
+    WeightOverride,
+    activation,
+    weight,
+    weight_scale,
+)
+from edgepress.quantize.activations.ranges import Range
+from edgepress.quantize.weights.nearest import Rounded
 
 NEAR = 3
 """Names to suggest, at most."""

@@ -19,7 +19,7 @@ from onnx import defs, helper
 from edgepress.errors import Refusal
 from edgepress.model import Model
 from edgepress.normalize.graph import DEFAULT_DOMAIN, every_graph, every_node, subgraphs
-from edgepress.quantize.versions import OLDEST, Site, older, oldest
+from edgepress.quantize.graph.versions import OLDEST, Site, older, oldest
 from edgepress.targets.releases import BIASED4, RELEASES, Release
 
 CONTRIBUTED: Mapping[str, tuple[int, int]] = {

@@ -24,9 +24,9 @@ from edgepress.ops.row import Role
 from edgepress.ops.table import NEWEST_OPSET
 from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.plan import Quantization
-from edgepress.quantize.grids import Grid, grids
-from edgepress.quantize.ranges import Range
-from edgepress.quantize.regions import (
+from edgepress.quantize.activations.grids import Grid, grids
+from edgepress.quantize.activations.ranges import Range
+from edgepress.quantize.graph.regions import (
     MATRICES,
     READS_SHAPE,
     Unit,
@@ -38,12 +38,12 @@ from edgepress.quantize.regions import (
     typed,
     units,
 )
-from edgepress.quantize.scales import half
-from edgepress.quantize.shortcuts import Rewritten, as_convolutions
-from edgepress.quantize.slim import slim
-from edgepress.quantize.unpacking import FEWEST_HALVES, float_vector, int8_weight, narrowest
-from edgepress.quantize.weights import Rounded, on_levels, round_weights
-from edgepress.quantize.writer import Writer
+from edgepress.quantize.graph.shortcuts import Rewritten, as_convolutions
+from edgepress.quantize.storage.slim import slim
+from edgepress.quantize.storage.unpacking import FEWEST_HALVES, float_vector, int8_weight, narrowest
+from edgepress.quantize.storage.writer import Writer
+from edgepress.quantize.weights.nearest import Rounded, on_levels, round_weights
+from edgepress.quantize.weights.scales import half
 from edgepress.targets import Target
 from edgepress.targets.releases import Release, release
 
