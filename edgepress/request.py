@@ -131,7 +131,6 @@ class Request:
             "--codebooks": self.codebooks,
             "--equalize": self.equalize,
             "--keep-float": bool(self.keep_float),
-            "--min-ort": bool(self.min_ort),
             "--overrides": self.overrides is not None,
         }
         if not self.quantize and any(asked.values()):
