@@ -1,15 +1,18 @@
 """Rewrite the generated blocks of the documentation: `python -m tools.readme`.
 
 A block stands between ``<!-- name -->`` and ``<!-- /name -->``. In README.md: ``zoo`` is benchmarks/results/zoo.md as
-it is, ``kinds`` the operator table by kind. In docs/operators.md: ``rules`` is what every rule does, ``ops`` the table
-by operator. A test compares what is there with what this would write.
+it is, ``quantizer`` a summary of benchmarks/results/quantize-*.json, ``kinds`` the operator table by kind. In
+docs/operators.md: ``rules`` is what every rule does, ``ops`` the table by operator. A test compares what is there with
+what this would write.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from edgepress.ops.couple import words
 from edgepress.ops.rows import ROWS
@@ -18,6 +21,7 @@ from edgepress.report.operators import OperatorRow
 
 ROOT = Path(__file__).parents[1]
 ZOO = Path("benchmarks/results/zoo.md")
+QUANTIZER = {name: Path(f"benchmarks/results/quantize-{name}.json") for name in ("int8", "lowbit")}
 KINDS = (
     ("make new channels", "shrink on either side", ("conv", "conv_transpose", "gemm", "matmul", "einsum")),
     ("recurrent", "hidden units go with all their gates", ("recurrent",)),
@@ -56,7 +60,7 @@ def pages(root: Path) -> dict[Path, str]:
     """Every page with a generated block, as it should be."""
     found = {}
     blocks = (
-        ("README.md", {"zoo": zoo(root), "kinds": kinds()}),
+        ("README.md", {"zoo": zoo(root), "quantizer": quantizer(root), "kinds": kinds()}),
         ("docs/operators.md", {"rules": rules(), "ops": operators()}),
     )
     for name, bodies in blocks:
@@ -84,6 +88,31 @@ def zoo(root: Path) -> str:
     """The table of the last run of benchmarks/zoo.py over the whole zoo; a sentence when there is none."""
     path = root / ZOO
     return path.read_text(encoding="utf-8") if path.is_file() else NO_ZOO
+
+
+def quantizer(root: Path) -> str:
+    """Int8 beside onnxruntime's own, and mixed widths, a line for every model; a sentence when there are no results."""
+    if not all((root / path).is_file() for path in QUANTIZER.values()):
+        return NO_ZOO
+    int8, lowbit = (json.loads((root / path).read_text(encoding="utf-8")) for path in QUANTIZER.values())
+    narrow = {(row["model"], row["allowed"]): row for row in lowbit}
+    mixed = " | ".join(f"mixed, {limit}: loss | size" for limit in ("0.5 points", "1 point"))
+    head = [f"| model | int8: loss | latency | onnxruntime's best | size | {mixed} |", "|" + "---|" * 9]
+    lines = [_int8(row) + "".join(_narrow(narrow.get((row["model"], drop))) for drop in (0.5, 1.0)) for row in int8]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def _int8(row: dict[str, Any]) -> str:
+    loss = f"{row['loss']:+.2f} ± {row['half']:.2f}" if "loss" in row else f"{row['sqnr']:.1f} dB"
+    peers = [peer["latency"] for peer in row["peers"].values()]
+    return f"| {row['model']} | {loss} | {row['latency']:.3f} | {min(peers):.3f} | {row['size']:.3f} |"
+
+
+def _narrow(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "  |  |"
+    loss = f"{row['loss']:+.2f} ± {row['half']:.2f}" if "loss" in row else f"{row['sqnr']:.1f} dB"
+    return f" {loss} | {row['size']:.3f} |"
 
 
 def table() -> list[OperatorRow]:

@@ -69,8 +69,7 @@ def mixed(
     found = list(search.smallest() if goal is None else search.within(goal))
     accepted = [item for item in found if item.verdict.acceptable]
     if accepted and goal is None:
-        found = search.whole(_smallest_of_each(accepted))
-        accepted += [item for item in found if item.verdict.acceptable]
+        accepted += search.whole(accepted)
     return _smallest_of_each(accepted) if accepted else sorted(found, key=lambda item: distance(item.verdict))[:1]
 
 
@@ -126,11 +125,17 @@ class _Search:
 
         return next((place for place in range(count) if fits(place)), count - 1)
 
-    def whole(self, chosen: Sequence[Candidate]) -> list[Candidate]:
-        """The int8 ones of the chosen forms with nothing kept float by rule."""
-        settings = [item.quantization for item in chosen if item.quantization and item.quantization.compute == "int8"]
-        changed = [whole(each) for each in settings if not each.given_scales]
-        return [self.maker.form(self.maker.material(each), each) for each in changed]
+    def whole(self, accepted: Sequence[Candidate]) -> list[Candidate]:
+        """The smallest of the accepted int8 forms that is also accepted with nothing kept float by rule."""
+        for item in sorted(accepted, key=lambda item: item.size):
+            settings = item.quantization
+            if settings is None or settings.compute != "int8" or settings.given_scales:
+                continue
+            changed = whole(settings)
+            found = self.maker.form(self.maker.material(changed), changed)
+            if found.verdict.acceptable:
+                return [found]
+        return []
 
     def within(self, goal: int) -> Iterator[Candidate]:
         """Forms whose file is no larger than a goal, as close to it as may be."""
