@@ -82,8 +82,10 @@ class Case:
         return zoo.evaluate(model.data, self.test, self.batched)
 
     def unseen(self) -> np.ndarray:
-        """Inputs for comparing answers without labels: the test set; for CIFAR-10 all 10,000 test pictures as JPEG copies,
-        since the 761 lossless ones tell little."""
+        """Inputs for comparing answers without labels: the test set; of CIFAR-10 all 10,000 pictures, as JPEG copies.
+
+        The 761 lossless ones tell little about small differences.
+        """
         if not self.name.startswith("cifar10"):
             return self.test
         share = zoo._shared()
