@@ -35,7 +35,8 @@ TRIFLE = 1e-10
 
 BLOCK = 64
 PASSES = 2
-"""Sweeps of coordinate descent."""
+"""Sweeps of coordinate descent. Measured on fashion_vgg7bn at 1.9 bits: KL .0148 without, .0137 after one, .0134 after
+two and .0133 after four; no difference at 2.5 bits."""
 
 
 @dataclass(frozen=True, slots=True)
