@@ -6,7 +6,7 @@
     int8     ``edgepress quantize --bits 7`` (int8 arithmetic, 7.1 bits in the file) beside onnxruntime's quantizer,
              naive and careful, in the same timing run
     lowbit   ``--bits auto`` at two quality limits: file, loss, latency beside int8
-    pruned   ``edgepress compress --bits auto``: channels removed as well; ``--size-ratio`` where there is a goal
+    pruned   ``edgepress compress --bits auto``: channels removed as well (``--size-ratio`` for fashion_vggw)
     fisher   widths by Fisher information against the same width everywhere, at equal bytes, over seeds
     fixed    power-of-two scales against free ones, at 3 and 4 bits on average
     cost     CPU time against onnxruntime's static quantization, memory against the number of samples
@@ -52,6 +52,8 @@ LOWBIT_GOALS = {
     ("mnist_lenet300100", 0.5): 0.06, ("mnist_lenet5caffe", 0.5): 0.06,
 }  # fmt: skip
 PRUNED_GOALS = {("fashion_vggw_bn", 0.5): (0.025, 0.15), ("mnist_lenet5caffe", 1.0): (0.01, math.inf)}
+SIZED = ("fashion_vggw_bn",)
+"""Asked for the size of their goal; what ``--bits auto`` finds for it is smaller, at 0.54 points."""
 SEEDS = 3
 
 
@@ -199,7 +201,7 @@ def _feed(case: Case, count: int) -> Any:
 def lowbit(case: Case, options: argparse.Namespace) -> list[Row]:
     """``--bits auto`` at two limits, timed beside int8."""
     wide, _ = case.tool("quantize", "--bits", "8")
-    made = {drop: case.tool("quantize", "--bits", "auto", *_limit(case, drop)) for drop in _drops(case)}
+    made = {drop: case.tool("quantize", "--bits", "auto", *_limit(case, drop)) for drop in _drops(case, options)}
     latency = case.latency({"int8": wide, **{str(drop): model for drop, (model, _) in made.items()}}, options.seconds)
     rows = []
     for drop, (model, report) in made.items():
@@ -220,9 +222,10 @@ def lowbit(case: Case, options: argparse.Namespace) -> list[Row]:
 def pruned(case: Case, options: argparse.Namespace) -> list[Row]:
     """Channels removed, widths mixed."""
     rows = []
-    for drop in _drops(case):
+    for drop in _drops(case, options):
         goal = PRUNED_GOALS.get((case.name, drop))
-        budget = ["--bits", "auto"] if goal is None else ["--size-ratio", str(goal[0])]
+        sized = goal is not None and case.name in SIZED
+        budget = ["--size-ratio", str(goal[0])] if goal is not None and sized else ["--bits", "auto"]
         model, report = case.tool("compress", *budget, *_limit(case, drop))
         row = {
             "model": case.name, "allowed": drop, "form": report["chosen"], **case.loss(model),
@@ -237,8 +240,8 @@ def pruned(case: Case, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _drops(case: Case) -> tuple[float, ...]:
-    return (0.5, 1.0) if case.labels is not None else (1.0,)
+def _drops(case: Case, options: argparse.Namespace) -> list[float]:
+    return list(options.limits) if case.labels is not None else [1.0]
 
 
 def _limit(case: Case, drop: float) -> list[str]:
@@ -472,6 +475,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all without")
     parser.add_argument("--models", nargs="*", default=[], help="names; all of the zoo without")
     parser.add_argument("--seconds", type=float, default=12.0, help="timing per model")
+    parser.add_argument("--limits", type=float, nargs="*", default=[0.5, 1.0], help="points that may be lost")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=zoo.HERE / "results")
     options = parser.parse_args()

@@ -29,7 +29,7 @@ from edgepress.pipeline.lowbit import mixed
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import report
 from edgepress.pipeline.sequences import has_fixed_ranges
-from edgepress.plan import Plan
+from edgepress.plan import Plan, Quantization
 from edgepress.quality import Verdict
 from edgepress.quantize import quantize_refusal
 from edgepress.quantize.baseline import plain_static_int8
@@ -126,12 +126,17 @@ def _quantized(request: Request, context: Context, judged: Judge, source: Candid
     if not request.mixed_widths:
         return found
     wide = min(
-        (item for item in found if item.quantization and has_fixed_ranges(item.quantization)),
+        (item for item in found if item.quantization and _fixed_by_rule(item.quantization)),
         key=lambda item: distance(item.verdict),
         default=found[0],
     )
     goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
     return [*found, *mixed(context, source, judged, request, wide, goal)]
+
+
+def _fixed_by_rule(settings: Quantization) -> bool:
+    """Int8 with fixed ranges, where the target's rules want it: what mixed widths start from."""
+    return has_fixed_ranges(settings) and not settings.whole
 
 
 def _verify(

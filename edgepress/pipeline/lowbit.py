@@ -25,7 +25,7 @@ from edgepress.quantize.storage.unpacking import narrowest
 from edgepress.request import Request
 from edgepress.targets.releases import release
 
-ROUNDS = 6
+ROUNDS = 8
 """Budgets tried for one float candidate."""
 
 CLOSE = 1.05
