@@ -11,13 +11,14 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+from edgepress.bench import compare
 from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
 from edgepress.pipeline.build import as_overrides, integer, kept, marked, material, pruned
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, lossless, named_apart, narrower
-from edgepress.pipeline.choose import choose, finalists, time_all
+from edgepress.pipeline.choose import TIE, choose, finalists, ratio_of, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
@@ -29,7 +30,7 @@ from edgepress.pipeline.lowbit import mixed
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import report
 from edgepress.pipeline.sequences import has_fixed_ranges
-from edgepress.plan import Plan, Quantization
+from edgepress.plan import Plan
 from edgepress.quality import Verdict
 from edgepress.quantize import quantize_refusal
 from edgepress.quantize.baseline import plain_static_int8
@@ -45,6 +46,9 @@ QUANTIZED_WIDTHS = 2
 PRUNED_SHARES = (0.35, 0.8)
 """Shares of the limit that pruning may use where narrow weights use the rest. (Measured: on convolutions a third is
 best, since rounding absorbs the same redundancy; LeNets reach the narrowest weights before that and want more.)"""
+
+EARLY = 1.5
+"""Seconds of timing that say which int8 form mixed widths start from."""
 
 PLAIN_SAMPLES = 256
 
@@ -125,18 +129,32 @@ def _quantized(request: Request, context: Context, judged: Judge, source: Candid
     found = integers(context, source, judged, request)
     if not request.mixed_widths:
         return found
-    wide = min(
-        (item for item in found if item.quantization and _fixed_by_rule(item.quantization)),
-        key=lambda item: distance(item.verdict),
-        default=found[0],
-    )
     goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
-    return [*found, *mixed(context, source, judged, request, wide, goal)]
+    return [*found, *mixed(context, source, judged, request, _start(request, context, found), goal)]
 
 
-def _fixed_by_rule(settings: Quantization) -> bool:
-    """Int8 with fixed ranges, where the target's rules want it: what mixed widths start from."""
-    return has_fixed_ranges(settings) and not settings.whole
+def _start(request: Request, context: Context, found: list[Candidate]) -> Candidate:
+    """The int8 form that mixed widths start from: by the target's rules, or without them where that is faster here."""
+    fixed = [item for item in found if item.quantization is not None and has_fixed_ranges(item.quantization)]
+    ruled, whole = (
+        min(
+            (item for item in fixed if item.quantization and item.quantization.whole is kind),
+            key=_distance,
+            default=None,
+        )
+        for kind in (False, True)
+    )
+    if ruled is None or whole is None or context.target.artifact:
+        return ruled or whole or found[0]
+    data = {item.name: item.model.data for item in (ruled, whole)}
+    feeds = inputs_of(context.hold_out, 8, chunk=1)
+    threads = request.threads or 1
+    timing = compare(data, feeds, threads=threads, seconds=EARLY, seed=request.seed, reference=ruled.name)
+    return whole if ratio_of(whole.name, timing) * (1 + TIE) < 1 else ruled
+
+
+def _distance(item: Candidate) -> float:
+    return distance(item.verdict)
 
 
 def _verify(

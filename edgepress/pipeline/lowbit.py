@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 from edgepress.levels import INT8
 from edgepress.pipeline.candidates import Candidate, Judge
 from edgepress.pipeline.context import Context
-from edgepress.pipeline.integers import Maker, distance, whole
+from edgepress.pipeline.integers import Maker, distance
 from edgepress.pipeline.widths import Table, width_table
 from edgepress.plan import Quantization
 from edgepress.planner.levels import allocate, predicted
@@ -68,8 +68,6 @@ def mixed(
     search = _Search(Maker(context, source, judged), settings, table, wide.size, request.codebooks, others)
     found = list(search.smallest() if goal is None else search.within(goal))
     accepted = [item for item in found if item.verdict.acceptable]
-    if accepted and goal is None:
-        accepted += search.whole(accepted)
     return _smallest_of_each(accepted) if accepted else sorted(found, key=lambda item: distance(item.verdict))[:1]
 
 
@@ -79,8 +77,8 @@ def _integer_nodes(source: Candidate) -> list[str]:
 
 def _smallest_of_each(found: list[Candidate]) -> list[Candidate]:
     """The smallest form of each arithmetic."""
-    ordered = [item for item in sorted(found, key=lambda item: -item.size) if item.quantization is not None]
-    return list({(item.quantization.compute, item.quantization.whole): item for item in ordered}.values())  # type: ignore[union-attr]
+    ordered = sorted(found, key=lambda item: -item.size)
+    return list({item.quantization.compute: item for item in ordered if item.quantization is not None}.values())
 
 
 @dataclasses.dataclass
@@ -124,18 +122,6 @@ class _Search:
             return predicted(self.table, allocate(self.table, math.ceil(self._least() * CLOSE**place))) <= allowed
 
         return next((place for place in range(count) if fits(place)), count - 1)
-
-    def whole(self, accepted: Sequence[Candidate]) -> list[Candidate]:
-        """The smallest of the accepted int8 forms that is also accepted with nothing kept float by rule."""
-        for item in sorted(accepted, key=lambda item: item.size):
-            settings = item.quantization
-            if settings is None or settings.compute != "int8" or settings.given_scales:
-                continue
-            changed = whole(settings)
-            found = self.maker.form(self.maker.material(changed), changed)
-            if found.verdict.acceptable:
-                return [found]
-        return []
 
     def within(self, goal: int) -> Iterator[Candidate]:
         """Forms whose file is no larger than a goal, as close to it as may be."""
