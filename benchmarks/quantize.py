@@ -489,13 +489,17 @@ def main() -> None:
                 made = SECTIONS[section](Case(name, Path(folder)), options)
             rows += made
             sys.stderr.write("".join(line + "\n" for line in table(made).splitlines()[2:]) if made else "")
-        load = os.getloadavg()[0]
-        note = f"\n{time.perf_counter() - begin:.0f} s in all; load at the end {load:.1f}. `!`: the goal was missed.\n"
-        (options.out / f"quantize-{section}.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (options.out / f"quantize-{section}.md").write_text(table(rows) + note)
-        sys.stdout.write(f"## {section}\n\n{table(rows)}{note}\n")
-        if section == "curve":
-            plot(rows, options.out / "quantize-curve.svg")
+            write(section, rows, time.perf_counter() - begin, options.out)
+        sys.stdout.write((options.out / f"quantize-{section}.md").read_text())
+
+
+def write(section: str, rows: Sequence[Row], seconds: float, folder: Path) -> None:
+    """Write what a section has so far: a run that is cut off leaves the models it has done."""
+    note = f"\n{seconds:.0f} s in all; load at the end {os.getloadavg()[0]:.1f}. `!`: the goal was missed.\n"
+    (folder / f"quantize-{section}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (folder / f"quantize-{section}.md").write_text(table(rows) + note)
+    if section == "curve":
+        plot(rows, folder / "quantize-curve.svg")
 
 
 if __name__ == "__main__":

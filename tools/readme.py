@@ -92,14 +92,18 @@ def zoo(root: Path) -> str:
 
 def quantizer(root: Path) -> str:
     """Int8 beside onnxruntime's own, and mixed widths, a line for every model; a sentence when there are no results."""
-    if not all((root / path).is_file() for path in QUANTIZER.values()):
+    int8, lowbit = (_rows(root / path) for path in QUANTIZER.values())
+    if not int8:
         return NO_ZOO
-    int8, lowbit = (json.loads((root / path).read_text(encoding="utf-8")) for path in QUANTIZER.values())
     narrow = {(row["model"], row["allowed"]): row for row in lowbit}
     mixed = " | ".join(f"mixed, {limit}: loss | size" for limit in ("0.5 points", "1 point"))
     head = [f"| model | int8: loss | latency | onnxruntime's best | size | {mixed} |", "|" + "---|" * 9]
     lines = [_int8(row) + "".join(_narrow(narrow.get((row["model"], drop))) for drop in (0.5, 1.0)) for row in int8]
     return "\n".join([*head, *lines]) + "\n"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def _int8(row: dict[str, Any]) -> str:
