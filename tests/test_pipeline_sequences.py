@@ -54,7 +54,7 @@ class Case:
 
 def eager(patched: pytest.MonkeyPatch) -> None:
     """Rules of thumb that think every node worth a form, however small."""
-    modules = {name: importlib.import_module(f"edgepress.quantize.{name}") for name in ("dynamic", "blocked")}
+    modules = {name: importlib.import_module(f"edgepress.quantize.forms.{name}") for name in ("dynamic", "blocked")}
     patched.setattr(modules["dynamic"], "FLOORS", ((1, 1),))
     patched.setattr(modules["blocked"], "LEAST_DEPTH", 1)
     patched.setattr(modules["blocked"], "MANY_ROWS", 10**9)
