@@ -207,7 +207,7 @@ def test_the_same_for_any_number_of_workers_and_with_every_layer_in_a_pass_of_it
     found = digits()
     first = table_of(found)
     assert table_of(replace(found, workers=3)) == first
-    monkeypatch.setattr("edgepress.pipeline.widths.PASS_BYTES", 1)  # onnxruntime fuses other nodes then
+    monkeypatch.setattr("edgepress.pipeline.passes.PASS_BYTES", 1)  # onnxruntime fuses other nodes then
     other = table_of(found)
     assert other.keys() == first.keys()
     for name, widths in other.items():

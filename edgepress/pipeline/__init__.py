@@ -135,15 +135,11 @@ def _quantized(request: Request, context: Context, judged: Judge, source: Candid
 
 def _start(request: Request, context: Context, found: list[Candidate]) -> Candidate:
     """The int8 form that mixed widths start from: by the target's rules, or without them where that is faster here."""
-    fixed = [item for item in found if item.quantization is not None and has_fixed_ranges(item.quantization)]
-    ruled, whole = (
-        min(
-            (item for item in fixed if item.quantization and item.quantization.whole is kind),
-            key=_distance,
-            default=None,
-        )
-        for kind in (False, True)
-    )
+    best: dict[bool, Candidate] = {}
+    for item in sorted(found, key=lambda item: distance(item.verdict)):
+        if item.quantization is not None and has_fixed_ranges(item.quantization):
+            best.setdefault(item.quantization.whole, item)
+    ruled, whole = best.get(False), best.get(True)
     if ruled is None or whole is None or context.target.artifact:
         return ruled or whole or found[0]
     data = {item.name: item.model.data for item in (ruled, whole)}
@@ -151,10 +147,6 @@ def _start(request: Request, context: Context, found: list[Candidate]) -> Candid
     threads = request.threads or 1
     timing = compare(data, feeds, threads=threads, seconds=EARLY, seed=request.seed, reference=ruled.name)
     return whole if ratio_of(whole.name, timing) * (1 + TIE) < 1 else ruled
-
-
-def _distance(item: Candidate) -> float:
-    return distance(item.verdict)
 
 
 def _verify(

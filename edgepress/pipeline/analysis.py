@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +12,10 @@ from edgepress.calibrate.run import collect
 from edgepress.errors import Refusal
 from edgepress.groups import Group
 from edgepress.pipeline.context import SENSITIVITY_SAMPLES, Context, first
+from edgepress.pipeline.passes import passes
 from edgepress.planner import Costs, Ladder, Sensitivity, measure
 from edgepress.scores import Ranking, Redundancy
 from edgepress.scores.base import consumers, readers
-
-PASS_BYTES = 96 * 2**20
-"""Gram matrices gathered in one pass over the samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ def analyze(context: Context) -> Analysis:
     sensitivities: dict[str, Sensitivity] = {}
     score = Redundancy(positions=context.positions, seed=context.seed)
     feeds = [part.inputs for part in first(context.hold_out, SENSITIVITY_SAMPLES).chunks(SENSITIVITY_SAMPLES)]
-    for batch in _passes(context, groups):
+    for batch in passes(groups, lambda group: _need(context, group)):
         probes = {probe.name: probe for group in batch for probe in score.needs(context.model, group)}
         statistics = collect(context.model, context.fit, list(probes.values()), workers=context.workers)
         found = {group.name: score.rank(context.model, group, statistics) for group in batch}
@@ -70,19 +67,9 @@ def refusal_of(context: Context, group: Group) -> Refusal | None:
     return None
 
 
-def _passes(context: Context, groups: Sequence[Group]) -> Iterator[list[Group]]:
-    """Groups in batches whose Gram matrices fit into ``PASS_BYTES`` together."""
-    batch: list[Group] = []
-    used = 0
-    for group in groups:
-        need = sum(8 * (part.columns + 1) ** 2 for fit, _ in consumers(context.model, group) for part in fit.parts)
-        if batch and used + need > PASS_BYTES:
-            yield batch
-            batch, used = [], 0
-        batch.append(group)
-        used += need
-    if batch:
-        yield batch
+def _need(context: Context, group: Group) -> int:
+    """Bytes of the Grams that rank a group."""
+    return sum(8 * (part.columns + 1) ** 2 for fit, _ in consumers(context.model, group) for part in fit.parts)
 
 
 def shuffled(context: Context) -> Context:

@@ -20,7 +20,6 @@ from edgepress.pipeline.widths import Table, width_table
 from edgepress.plan import Quantization
 from edgepress.planner.levels import allocate, predicted
 from edgepress.quality import KL_PER_POINT
-from edgepress.quantize import has_float32_weight
 from edgepress.quantize.storage.unpacking import narrowest
 from edgepress.request import Request
 from edgepress.targets.releases import release
@@ -53,7 +52,7 @@ def mixed(
         wide.quantization or Quantization(), rounding="joint", equalize=False, dynamic=(), blocked=(), recurrent=()
     )
     settled = {*settings.float_nodes, *context.given.decided}
-    nodes = [name for name in _integer_nodes(source) if name not in settled]
+    nodes = [node.name for node in source.model.nodes if node.name not in settled]
     table = width_table(
         context,
         source.model,
@@ -69,10 +68,6 @@ def mixed(
     found = list(search.smallest() if goal is None else search.within(goal))
     accepted = [item for item in found if item.verdict.acceptable]
     return _smallest_of_each(accepted) if accepted else sorted(found, key=lambda item: distance(item.verdict))[:1]
-
-
-def _integer_nodes(source: Candidate) -> list[str]:
-    return [node.name for node in source.model.nodes if has_float32_weight(source.model, node)]
 
 
 def _smallest_of_each(found: list[Candidate]) -> list[Candidate]:

@@ -28,6 +28,7 @@ from edgepress.executor.fisher import score_gradients
 from edgepress.levels import INT8, LADDER, bounds, within
 from edgepress.model import Model
 from edgepress.pipeline.context import Context, first, inputs_of
+from edgepress.pipeline.passes import passes
 from edgepress.planner.levels import Width
 from edgepress.quantize import has_float32_weight
 from edgepress.quantize.graph.regions import elements
@@ -50,7 +51,6 @@ DRAWS = (1, 4)
 WORK = 2**16
 """Labels drawn for every sample: more of them where layers have few outputs, which tell little and cost little."""
 
-PASS_BYTES = 96 * 2**20
 
 Table = dict[str, dict[int, Width]]
 
@@ -63,7 +63,7 @@ def width_table(
     Args:
         context: the compression.
         model: the float model.
-        nodes: names of weighted nodes that get integer weights.
+        nodes: names of nodes whose weights may become integers; others than weighted ones are passed over.
         classifies: the first output is that of a classifier.
         narrow: bits of the narrowest integer type that the file may hold.
         limit: largest ``|int8 weight|``.
@@ -72,7 +72,7 @@ def width_table(
     fits = [fit for fit in fits_of(model, names)[0] if _plain(fit, names) and fit.columns <= LARGEST_GRAM]
     if not fits or not context.sweep_samples:
         return {}
-    trials = [trial for batch in _passes(fits) for trial in _trials(context, model, batch)]
+    trials = [trial for batch in passes(fits, _need) for trial in _trials(context, model, batch)]
     felt = _felt(context, model, trials, classifies)
     table: Table = {}
     for trial, errors in zip(trials, felt, strict=True):
@@ -145,19 +145,9 @@ def _apart(context: Context) -> tuple[Feed, Feed]:
     return feed.subset(order[: len(feed) - scored]), feed.subset(order[len(feed) - scored :])
 
 
-def _passes(fits: Sequence[Fit]) -> Iterator[list[Fit]]:
-    """Layers in batches whose Grams fit into ``PASS_BYTES`` together."""
-    batch: list[Fit] = []
-    used = 0
-    for fit in fits:
-        need = 16 * (fit.columns + 1) ** 2
-        if batch and used + need > PASS_BYTES:
-            yield batch
-            batch, used = [], 0
-        batch.append(fit)
-        used += need
-    if batch:
-        yield batch
+def _need(fit: Fit) -> int:
+    """Bytes of the Grams of a layer, the part that is held out as well."""
+    return 16 * (fit.columns + 1) ** 2
 
 
 def _trials(context: Context, model: Model, batch: Sequence[Fit]) -> Iterator[_Trial]:

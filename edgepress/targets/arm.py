@@ -15,6 +15,8 @@ is: what suits both.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgepress.targets.target import Target
 
 ARM64_DOTPROD = Target(
@@ -29,27 +31,5 @@ ARM64_DOTPROD = Target(
     family="arm64",
     evidence="counted",
 )
-ARM64_NODOT = Target(
-    "arm64-nodot",
-    multiple=8,
-    block=8,
-    slope=1.0,
-    weight_limit=127,
-    gemm_floor=524_288,
-    group_floor=16,
-    swish_pays=True,
-    family="arm64",
-    evidence="counted",
-)
-ARM64 = Target(
-    "arm64",
-    multiple=8,
-    block=8,
-    slope=1.0,
-    weight_limit=127,
-    gemm_floor=524_288,
-    group_floor=16,
-    swish_pays=True,
-    family="arm64",
-    evidence="counted",
-)
+ARM64_NODOT = replace(ARM64_DOTPROD, name="arm64-nodot", gemm_floor=524_288)
+ARM64 = replace(ARM64_NODOT, name="arm64")

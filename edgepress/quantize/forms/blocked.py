@@ -22,7 +22,7 @@ from edgepress.model import Model, Node
 from edgepress.quantize.forms.blocks import Blocks, round_blocks
 from edgepress.quantize.forms.draft import CONTRIB, Draft, node
 from edgepress.quantize.forms.dynamic import chosen_product
-from edgepress.quantize.forms.products import Product, bias_behind, channel_bias, fits, product, rows
+from edgepress.quantize.forms.products import Product, bias_behind, channel_bias, fits, judged, product, rows
 from edgepress.quantize.graph.regions import typed
 
 LEAST_DEPTH, MANY_ROWS = 256, 16
@@ -42,9 +42,7 @@ def blocked_candidates(model: Model, sizes: Mapping[str, int] = _NOTHING) -> dic
         model: a float model.
         sizes: sizes of free axes by their names; unknown numbers of rows are given the benefit of the doubt.
     """
-    model = typed(model)
-    found = (each for each in model.nodes if each.op in ("MatMul", "Gemm"))
-    return {each.name: _reason(model, each, sizes) for each in found}
+    return judged(model, lambda stated, each: _reason(stated, each, sizes))
 
 
 def _reason(model: Model, each: Node, sizes: Mapping[str, int]) -> str:

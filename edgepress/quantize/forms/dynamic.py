@@ -21,7 +21,7 @@ import onnx
 from edgepress.errors import ModelError
 from edgepress.model import Model, Node
 from edgepress.quantize.forms.draft import FLOAT, Draft, node
-from edgepress.quantize.forms.products import Product, bias_behind, channel_bias, fits, product, rows
+from edgepress.quantize.forms.products import Product, bias_behind, channel_bias, fits, judged, product, rows
 from edgepress.quantize.graph.regions import typed
 from edgepress.quantize.weights.nearest import Rounded, round_weights
 
@@ -44,9 +44,7 @@ def dynamic_candidates(model: Model, sizes: Mapping[str, int] = _NOTHING) -> dic
         model: a float model.
         sizes: sizes of free axes by their names; unknown numbers of rows are given the benefit of the doubt.
     """
-    model = typed(model)
-    found = (each for each in model.nodes if each.op in ("MatMul", "Gemm"))
-    return {each.name: _reason(model, each, sizes) for each in found}
+    return judged(model, lambda stated, each: _reason(stated, each, sizes))
 
 
 def _reason(model: Model, each: Node, sizes: Mapping[str, int]) -> str:

@@ -8,12 +8,13 @@ without, the rows are unknown, and at least the product of the axes that are kno
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgepress.model import Model, Node
+from edgepress.quantize.graph.regions import MATRICES, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,17 @@ class Product:
     weight: np.ndarray
     bias: str
     transposed: bool
+
+
+def judged(model: Model, why_not: Callable[[Model, Node], str]) -> dict[str, str]:
+    """Every MatMul and Gemm of a model with the reason why a form is nothing for it; empty if it may pay.
+
+    Args:
+        model: a float model.
+        why_not: the reason, of the typed model and a node.
+    """
+    model = typed(model)
+    return {node.name: why_not(model, node) for node in model.nodes if node.op in MATRICES}
 
 
 def product(model: Model, node: Node) -> Product | str:

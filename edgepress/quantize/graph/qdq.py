@@ -253,9 +253,8 @@ class _Writer:
             grid, raw = self.grids[tensor], self._raw(tensor)
             self.done[tensor] = tensor if raw != tensor else f"{tensor}/dq"
             scale = self.writer.constant(f"{tensor}/scale", np.array(grid.scale, np.float32))
-            zero = self.writer.constant(
-                f"{tensor}/zero", np.array(grid.zero, grid.dtype)
-            )  # data movement wants it said
+            # the zero point is said even where it is 0: data movement wants it
+            zero = self.writer.constant(f"{tensor}/zero", np.array(grid.zero, grid.dtype))
             if tensor in self.model.constants:
                 self.writer.constant(f"{tensor}/q", grid.whole(self.model.constants[tensor]))
             else:

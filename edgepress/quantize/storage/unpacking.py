@@ -102,9 +102,8 @@ def _cast_bits(levels: int) -> int:
 
 def _cast(writer: Writer, name: str, item: Rounded, narrow: int) -> str:
     kind = ml_dtypes.int2 if max(_cast_bits(item.levels), narrow) == 2 else ml_dtypes.int4
-    stored = writer.constant(
-        f"{name}/few", item.values.astype(kind)
-    )  # raw bytes: typed fields would take twice as many
+    # raw bytes: the typed fields of ONNX would take twice as many
+    stored = writer.constant(f"{name}/few", item.values.astype(kind))
     return writer.node("Cast", [stored], f"{name}/w", to=onnx.TensorProto.INT8)
 
 
@@ -119,10 +118,8 @@ def _unpacked(writer: Writer, name: str, values: np.ndarray, book: np.ndarray) -
     found = writer.node("Gather", [writer.constant(f"{name}/book", packed.codebook), digits], f"{name}/found")
     if packed.words.size * packed.digits != packed.count:
         flat = writer.node("Reshape", [found, writer.constant(f"{name}/flat", np.array([-1], np.int64))], f"{name}/all")
-        ends = [
-            writer.constant(f"{name}/{end}", np.array([at], np.int64))
-            for end, at in (("from", 0), ("to", packed.count))
-        ]
-        found = writer.node("Slice", [flat, *ends], f"{name}/cut")
+        start = writer.constant(f"{name}/from", np.array([0], np.int64))
+        stop = writer.constant(f"{name}/to", np.array([packed.count], np.int64))
+        found = writer.node("Slice", [flat, start, stop], f"{name}/cut")
     shape = writer.constant(f"{name}/shape", np.array(packed.shape, np.int64))
     return writer.node("Reshape", [found, shape], f"{name}/w")
