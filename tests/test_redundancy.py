@@ -16,7 +16,7 @@ from edgepress.calibrate.fits import Fit
 from edgepress.calibrate.run import collect
 from edgepress.groups import Group, find_groups
 from edgepress.model import Model
-from edgepress.scores import Ranking, Redundancy, redundancy
+from edgepress.scores import Ranking, Redundancy, elimination
 from edgepress.scores.base import consumers
 
 HEAD = "a = Gemm<transB=1>(x, w1, b1)  r = Relu(a)"
@@ -86,7 +86,7 @@ class Oracle:
             values = dict(zip(names, run(case.model, {"x": case.x}, names), strict=True))
             rows, targets = view.rows(values, None), view.targets(values, None)
             given = matrix_of(case.model, view)
-            pull = np.full(view.columns + 1, redundancy.RIDGE * (rows[:, :-1] ** 2).mean())
+            pull = np.full(view.columns + 1, elimination.RIDGE * (rows[:, :-1] ** 2).mean())
             pull[-1] = 1e-9
             if not view.bias:
                 rows, given, pull = rows[:, :-1], given[:, :-1], pull[:-1]
@@ -110,15 +110,15 @@ class Oracle:
         return float((((y - x @ fitted) ** 2).sum() / len(rows) + lost) / energy)
 
 
-def parts(case: Case) -> list[redundancy._Part]:
-    return redundancy._parts(case.model, case.group, case.statistics())
+def parts(case: Case) -> list[elimination.Linear]:
+    return elimination.linear_consumers(case.model, case.group, case.statistics())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_cost_of_every_channel_is_that_of_removing_it(name: str) -> None:
     case = CASES[name]
     oracle = Oracle(case)
-    states = [part.regularized(redundancy.RIDGE) for part in parts(case)]
+    states = [part.regularized(elimination.RIDGE) for part in parts(case)]
     every = list(range(case.group.size))
     found = sum((state.costs(every) for state in states), np.zeros(len(every)))
     wanted = [oracle.objective([channel]) - oracle.objective([]) for channel in every]
@@ -130,7 +130,7 @@ def test_the_cost_of_every_channel_is_that_of_removing_it(name: str) -> None:
 def test_the_cost_of_sequences_is_that_of_removing_them_and_each_step_is_the_cheapest(
     name: str, pending: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redundancy._Elimination, "PENDING", pending)
+    monkeypatch.setattr(elimination.Consumer, "PENDING", pending)
     case = CASES[name]
     oracle, ranking = Oracle(case), case.rank()
     order = ranking.order.tolist()
