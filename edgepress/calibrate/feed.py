@@ -101,17 +101,26 @@ class Feed:
             raise IndexError(f"positions must be within 0..{len(self) - 1}")
         return Feed(self._source, self._digests, self._indices[chosen])
 
-    def chunks(self, size: int = 64) -> Iterator[Chunk]:
+    def runs(self, size: int = 64) -> int:
+        """How many chunks there are (see :meth:`chunks`)."""
+        return -(-len(self) // self._run(size))
+
+    def chunks(self, size: int = 64, numbers: range | None = None) -> Iterator[Chunk]:
         """Cut the feed into runs, in order.
 
         Args:
             size: most samples of one chunk where the model takes any number; otherwise a chunk is one run.
+            numbers: which chunks, counted from 0; all without.
         """
+        step = self._run(size)
+        for number in range(self.runs(size)) if numbers is None else numbers:
+            yield self._chunk(np.arange(number * step, min((number + 1) * step, len(self))))
+
+    def _run(self, size: int) -> int:
+        """Samples of one chunk."""
         if size < 1:
             raise ValueError("size must be at least 1")
-        step = 1 if self._source.complete else self._source.step or size
-        for start in range(0, len(self), step):
-            yield self._chunk(np.arange(start, min(start + step, len(self))))
+        return 1 if self._source.complete else self._source.step or size
 
     def _chunk(self, samples: np.ndarray) -> Chunk:
         values = self._source.get(self._indices[samples])

@@ -33,11 +33,20 @@ class Probe:
         name: key of the statistic in the result.
         tensors: names of the activations it needs.
         observe: makes the partial statistic of one chunk from these activations and the chunk's number.
+        slopes: names of the activations whose gradients it needs too; they come under :func:`slope` of the name.
+        loss: what these are gradients of (``executor.slopes``); empty where there are none.
     """
 
     name: str
     tensors: tuple[str, ...]
     observe: Callable[[Mapping[str, np.ndarray], int], Any]
+    slopes: tuple[str, ...] = ()
+    loss: str = ""
+
+
+def slope(tensor: str) -> str:
+    """The key of a tensor's gradient among the values that a probe observes."""
+    return f"{tensor}@grad"
 
 
 @dataclass(frozen=True, slots=True)

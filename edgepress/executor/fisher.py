@@ -6,7 +6,8 @@ For a classifier ``l`` is the log-likelihood of a label drawn from the model's o
 E[g g^T] is the true Fisher information (Tu 2016, section 2; Kunstner 2019 on why the label must be sampled) and no
 labels are needed; for other models ``l`` is the product of the outputs with Gaussian noise, which makes E[g g^T] the
 Gauss-Newton matrix of the squared error. A temperature above one spreads the labels of a confident network over its
-classes. Samples are independent, so one backward pass over a chunk gives the gradients of all its samples.
+classes. Where labels are known the log-likelihood of these gives the empirical Fisher information instead. Samples are
+independent, so one backward pass over a chunk gives the gradients of all its samples.
 
 Guarantee: deterministic for a seed.
 """
@@ -55,7 +56,7 @@ def score_gradients(
     generator = torch.Generator().manual_seed(seed)
 
     def loss(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return _likelihood(outputs, temperature, generator) if classifies else _noise(outputs, generator)
+        return likelihood(outputs, temperature, generator) if classifies else noise(outputs, generator)
 
     for chunk in (chunk for chunk in chunks for _ in range(draws)):
         found = gradients(executor, chunk, loss, parameters=[], capture=list(tensors))
@@ -65,14 +66,28 @@ def score_gradients(
         )
 
 
-def _likelihood(outputs: Mapping[str, torch.Tensor], temperature: float, generator: torch.Generator) -> torch.Tensor:
+def likelihood(outputs: Mapping[str, torch.Tensor], temperature: float, generator: torch.Generator) -> torch.Tensor:
     """(one-hot of a drawn label - probabilities) . logits: its gradient is that of the log-likelihood."""
-    first = next(iter(outputs.values()))
-    logits = torch.log(first.clamp_min(SMALLEST)) if _squashed(first) else first
+    logits = _logits(outputs)
     answer = torch.softmax(logits.detach() / temperature, dim=1)
-    drawn = torch.multinomial(answer, 1, generator=generator)
-    direction = torch.zeros_like(answer).scatter_(1, drawn, 1.0) - answer
+    return _toward(logits, answer, torch.multinomial(answer, 1, generator=generator))
+
+
+def known_likelihood(outputs: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """The same for labels that are known, int64 [samples], at temperature 1."""
+    logits = _logits(outputs)
+    return _toward(logits, torch.softmax(logits.detach(), dim=1), labels.reshape(-1, 1))
+
+
+def _toward(logits: torch.Tensor, answer: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    direction = torch.zeros_like(answer).scatter_(1, labels, 1.0) - answer
     return (direction * logits).sum()
+
+
+def _logits(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The first output as logits."""
+    first = next(iter(outputs.values()))
+    return torch.log(first.clamp_min(SMALLEST)) if _squashed(first) else first
 
 
 def _squashed(outputs: torch.Tensor) -> bool:
@@ -81,7 +96,7 @@ def _squashed(outputs: torch.Tensor) -> bool:
     return bool(outputs.detach().min() >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
 
 
-def _noise(outputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+def noise(outputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
     """Outputs times Gaussian noise, each output weighing the same: in units of its size in one sample."""
     total = torch.zeros(())
     for value in outputs.values():

@@ -1,8 +1,8 @@
-"""Importance of channels: one method per file, all behind the two small types of ``base``."""
+"""Importance of channels: one method per file, all behind the small types of ``base``, by name in ``registry``."""
 
 from __future__ import annotations
 
-from edgepress.scores.base import Elimination, Ranking, Score
+from edgepress.scores.base import Elimination, Options, Ordered, Ranking, Score, order_of
 from edgepress.scores.redundancy import Redundancy
 
-__all__ = ["Elimination", "Ranking", "Redundancy", "Score"]
+__all__ = ["Elimination", "Options", "Ordered", "Ranking", "Redundancy", "Score", "order_of"]

@@ -1,15 +1,15 @@
 """The seam for importance methods.
 
-A score says what must be observed (``needs``) and turns the statistics into one number per channel
-(``score``). A method that removes one channel after the other and lets the rest take over is an
-``Elimination``: it gives the order of removal and what each step has cost so far (``rank``).
+A score says what must be observed (``needs``) and turns the statistics into one number per channel (``score``). A
+method that removes one channel after the other has an order of its own (:class:`Ordered`); one that also knows what
+each step costs when the rest takes over is an :class:`Elimination`: it gives a :class:`Ranking`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,10 +45,28 @@ class Ranking:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What every score is made with.
+
+    Attributes:
+        positions: output positions observed in each sample, where rows are drawn.
+        seed: of the choice of positions and of other draws.
+        loss: what gradients are of: ``answer``, ``labels`` or ``outputs`` (``executor.slopes``).
+    """
+
+    positions: int
+    seed: int = 0
+    loss: str = "answer"
+
+
 class Score(Protocol):
     """Importance per channel: small numbers go first."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As the user calls it."""
+        ...
 
     def needs(self, model: Model, group: Group) -> tuple[Probe, ...]:
         """What to observe for a group."""
@@ -59,12 +77,31 @@ class Score(Protocol):
         ...
 
 
+@runtime_checkable
+class Ordered(Score, Protocol):
+    """A score that removes step by step, so that its order is not that of its numbers."""
+
+    def order(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> np.ndarray:
+        """Order of removal, int64 [size]."""
+        ...
+
+
+@runtime_checkable
 class Elimination(Score, Protocol):
-    """A score that removes step by step."""
+    """A score that removes step by step and knows what that costs when the other channels take over."""
 
     def rank(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> Ranking:
         """Order and cost of removal."""
         ...
+
+
+def order_of(score: Score, model: Model, group: Group, statistics: Mapping[str, Any]) -> np.ndarray:
+    """The order in which a score removes channels: int64 [size]; equal ones by their number."""
+    if isinstance(score, Elimination):
+        return score.rank(model, group, statistics).order
+    if isinstance(score, Ordered):
+        return score.order(model, group, statistics)
+    return np.argsort(score.score(model, group, statistics), kind="stable")
 
 
 @dataclass(frozen=True, slots=True)

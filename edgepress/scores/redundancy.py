@@ -74,10 +74,23 @@ class Redundancy:
                 return _ranking(parts, group, eliminate(pooled, group.size, first=free, saved=saved)[0], len(free))
             return _ranking(parts, group, free, len(free), saved)
 
-    def along(self, model: Model, group: Group, statistics: Mapping[str, Any], order: Sequence[int]) -> Ranking:
-        """What an order made by another score costs when the others take over; nothing is put first."""
+    def along(
+        self, model: Model, group: Group, statistics: Mapping[str, Any], order: np.ndarray, *, free_first: bool = False
+    ) -> Ranking:
+        """What an order made by another score costs when the others take over.
+
+        Args:
+            model: the model.
+            group: the group.
+            statistics: of :meth:`needs`.
+            order: order of removal, int64 [size].
+            free_first: channels whose removal is lossless go before all others.
+        """
         with one_blas_thread():
-            return _ranking(linear_consumers(model, group, statistics), group, order, 0)
+            parts = linear_consumers(model, group, statistics)
+            free = lossless(parts, group.size) if free_first else []
+            rest = order[~np.isin(order, free)].tolist()
+            return _ranking(parts, group, [*free, *rest], len(free))
 
 
 def _ranking(
