@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edgepress.calibrate.fits import LARGEST_GRAM
-from edgepress.calibrate.run import collect
+from edgepress.calibrate.statistics import Probe
 from edgepress.errors import Refusal
 from edgepress.groups import Group
+from edgepress.model import Model
 from edgepress.pipeline.context import SENSITIVITY_SAMPLES, Context, first
+from edgepress.pipeline.observing import observe
 from edgepress.pipeline.passes import passes
 from edgepress.planner import Costs, Ladder, Sensitivity, measure
-from edgepress.scores import Ranking, Redundancy
+from edgepress.request import SCORE
+from edgepress.scores import Elimination, Options, Ranking, Redundancy, Score, order_of
 from edgepress.scores.base import consumers, readers
+from edgepress.scores.registry import find
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +32,62 @@ class Analysis:
     refusals: tuple[Refusal, ...]
 
 
-def analyze(context: Context) -> Analysis:
-    """Rank every prunable group on the original model and measure its sensitivity on hold-out samples."""
+def analyze(context: Context, score: str = SCORE, *, classifies: bool = False) -> Analysis:
+    """Rank every prunable group on the original model and measure its sensitivity on hold-out samples.
+
+    Args:
+        context: the compression.
+        score: which channels go first (``scores.registry``); what that costs is always the error after a refit.
+        classifies: the first output is that of a classifier; gradients of some scores follow its likelihood.
+    """
     judged = [(group, refusal_of(context, group)) for group in context.grouping.groups]
     groups = [group for group, refusal in judged if refusal is None]
     refusals = [refusal for _, refusal in judged if refusal is not None]
     rankings: dict[str, Ranking] = {}
     sensitivities: dict[str, Sensitivity] = {}
-    score = Redundancy(positions=context.positions, seed=context.seed)
+    ranked = Ranked.of(context, score)
     feeds = [part.inputs for part in first(context.hold_out, SENSITIVITY_SAMPLES).chunks(SENSITIVITY_SAMPLES)]
     for batch in passes(groups, lambda group: _need(context, group)):
-        probes = {probe.name: probe for group in batch for probe in score.needs(context.model, group)}
-        statistics = collect(context.model, context.fit, list(probes.values()), workers=context.workers)
-        found = {group.name: score.rank(context.model, group, statistics) for group in batch}
+        probes = [probe for group in batch for probe in ranked.needs(context.model, group)]
+        statistics = observe(
+            context.model, context.fit, probes, classifies=classifies, workers=context.workers, seed=context.seed
+        )
+        found = {group.name: ranked.rank(context.model, group, statistics) for group in batch}
         rankings |= found
         shrinkable = [group for group in batch if group.size >= 2]
         sensitivities |= measure(context.model, shrinkable, found, statistics, feeds, workers=context.workers)
     costs = Costs.of(context.model, groups, context.target, context.grouping)
     return Analysis(Ladder(tuple(groups), rankings, sensitivities, costs, context.multiple), tuple(refusals))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A score that says which channels go first, and redundancy, which says what that costs.
+
+    Attributes:
+        chosen: the score.
+        errors: what its order costs when the other channels take over.
+    """
+
+    chosen: Score
+    errors: Redundancy
+
+    @classmethod
+    def of(cls, context: Context, score: str) -> Ranked:
+        """The score of that name, observed as the context says."""
+        options = Options(context.positions, context.seed)
+        return cls(find(score, options), Redundancy(context.positions, context.seed))
+
+    def needs(self, model: Model, group: Group) -> tuple[Probe, ...]:
+        """What both observe."""
+        return (*self.chosen.needs(model, group), *self.errors.needs(model, group))
+
+    def rank(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> Ranking:
+        """The order of the score, lossless channels before all others, and its cost."""
+        if isinstance(self.chosen, Elimination):
+            return self.chosen.rank(model, group, statistics)
+        order = order_of(self.chosen, model, group, statistics)
+        return self.errors.along(model, group, statistics, order, free_first=True)
 
 
 def refusal_of(context: Context, group: Group) -> Refusal | None:

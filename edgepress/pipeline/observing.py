@@ -1,4 +1,4 @@
-"""Gather what scores need: one run over the samples in onnxruntime, and one for every loss whose gradients they want."""
+"""Gather what scores need: a run over the samples in onnxruntime, and one for every loss whose gradients they want."""
 
 from __future__ import annotations
 

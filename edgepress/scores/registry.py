@@ -52,7 +52,6 @@ BUILT_IN: Mapping[str, Maker] = {
     "wanda": lambda o: Wanda(o.positions, o.seed),
     "random": lambda o: Random(o.seed),
 }
-DEFAULT = "redundancy"
 
 
 def names() -> tuple[str, ...]:
