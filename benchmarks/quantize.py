@@ -59,7 +59,7 @@ SEEDS = 3
 
 def entry_of(name: str) -> zoo.Entry:
     """The model of that name."""
-    return next(entry for entry in (*zoo.ZOO, *zoo.VARIANTS) if entry.model == name)
+    return next(entry for entry in (*zoo.ZOO, *zoo.VARIANTS, *zoo.MADE) if entry.model == name)
 
 
 class Case:
@@ -68,7 +68,7 @@ class Case:
     def __init__(self, name: str, folder: Path) -> None:
         """Load everything; writes the calibration file."""
         self.entry, self.folder, self.name = entry_of(name), folder, name
-        self.path = zoo.SHARED / "models" / f"{name}.onnx"
+        self.path = zoo.path_of(self.entry)
         self.model = Model.load(self.path)
         self.input = next(iter(self.model.inputs))
         self.samples, (self.test, self.labels) = self.entry.data()

@@ -48,7 +48,8 @@ class Entry:
 
 
 def _shared() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("load_share", SHARED / "load_share.py")
+    place = SHARED / "load_share.py"
+    spec = importlib.util.spec_from_file_location("load_share", place) if place.is_file() else None
     if spec is None or spec.loader is None:
         raise SystemExit(f"{SHARED} holds no load_share.py: set EDGEPRESS_SHARED to the folder of models and data.")
     module = importlib.util.module_from_spec(spec)
@@ -119,12 +120,24 @@ VARIANTS = (
 )
 """Other exports of the same networks; run when named."""
 
+MADE = (Entry("fashion_vit", _fashion, None, None, None),)
+"""Models that scripts make, in the folder ``build`` (``python -m tools.train_vit``)."""
+
+
+def path_of(entry: Entry) -> Path:
+    """Where a model lies."""
+    folder = HERE.parent / "build" if entry in MADE else SHARED / "models"
+    path = folder / f"{entry.model}.onnx"
+    if not path.is_file():
+        raise SystemExit(f"{path} is not there: make it, or set EDGEPRESS_SHARED to the folder of models and data.")
+    return path
+
 
 def compress(entry: Entry, folder: Path, options: list[str]) -> dict[str, Any]:
     """Run the tool as a user does; returns its report with wall seconds and peak megabytes of its process."""
     from edgepress.model import Model
 
-    path = SHARED / "models" / f"{entry.model}.onnx"
+    path = path_of(entry)
     calibration, _ = entry.data()
     name = next(iter(Model.load(path).inputs))
     np.savez(folder / "calib.npz", **{name: calibration})
@@ -160,7 +173,7 @@ def measure(entry: Entry, folder: Path, seconds: float) -> dict[str, Any]:
     from edgepress.model import Model
     from edgepress.normalize import normalize
 
-    path = SHARED / "models" / f"{entry.model}.onnx"
+    path = path_of(entry)
     original, small = Model.load(path), Model.load(folder / f"{entry.model}.onnx")
     calibration, (inputs, labels) = entry.data()
     name = next(iter(original.inputs))

@@ -50,6 +50,7 @@ BUILT_IN: Mapping[str, Maker] = {
     "magnitude": lambda o: Magnitude(),
     "taylor": lambda o: Taylor(o.loss),
     "wanda": lambda o: Wanda(o.positions, o.seed),
+    "wanda-centred": lambda o: Wanda(o.positions, o.seed, centred=True, name="wanda-centred"),
     "random": lambda o: Random(o.seed),
 }
 
