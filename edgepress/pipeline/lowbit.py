@@ -31,8 +31,8 @@ CLOSE = 1.05
 """The accepted and the refused budget that the search ends with differ by this factor."""
 
 MADE_UP = 12.0
-"""Predicted error (at the temperature of the scores, nothing made up for) over what the joint pass leaves of it: 8 to
-30 on networks measured. Only where the search starts depends on it."""
+"""Predicted error (at the temperature of the scores, nothing made up for) over what the joint pass leaves of it. Only
+where the search starts depends on it: a wrong one costs steps, not quality."""
 
 
 def mixed(

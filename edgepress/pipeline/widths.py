@@ -6,8 +6,7 @@
 the weights along the rounding error (Tu 2016, section 3: bits by Fisher information), whole sums over the positions of
 a sample, since an error that is alike at all positions adds up. ``d`` comes from the same second-order rounding that is
 carried out later, on at most ``ROWS`` rows of a layer; where a bias takes up the mean, ``x`` is about its mean and the
-deviation of the outputs is matched, as it is then. Measured on the digits network, layers by themselves: predicted is
-0.3 to 1.6 of what the divergence comes to (without the matching 0.5 to 6); rank correlation 0.99 (0.95).
+deviation of the outputs is matched, as it is then.
 """
 
 from __future__ import annotations

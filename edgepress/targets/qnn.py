@@ -5,7 +5,7 @@ The conventions are those of ``get_qnn_qdq_config`` in onnxruntime, the operator
 was at hand. Everything is quantized, graph inputs and outputs included, since what is not leaves the
 accelerator; activations have 8 or 16 bits; int8 weights are symmetric; convolutions have one scale per channel, MatMul
 and LayerNormalization never. 16-bit Sigmoid and Tanh have the one grid that QNN takes. On a CPU 8-bit files of these
-rules run like others; with 16-bit activations they take 2 to 6 times as long as fp32.
+rules run like others; with 16-bit activations they are far slower than fp32.
 """
 
 from __future__ import annotations

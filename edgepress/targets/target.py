@@ -45,12 +45,11 @@ class Target:
         weight_limit: largest ``|int8 weight|`` that cannot saturate: 64 where pairs of products are added in 16 bits
             (2 * 255 * 64 <= 32767), else 127.
         stem_multiple: a convolution of the input stays float unless its input channels are a multiple of this; 1: it
-            never does. Int8 kernels take input channels in fours, images have three or one (x64: an int8 stem takes
-            .93, a float one .59 of the fp32 network).
-        gemm_floor: a Gemm or MatMul under this many multiply-adds per call stays float; 0: none does (x64, one row:
-            128 x 128 takes 1.8 times as long in int8, 256 x 256 .72).
+            never does. Int8 kernels take input channels in fours, images have three or one.
+        gemm_floor: a Gemm or MatMul under this many multiply-adds per call stays float; 0: none does. Small ones are
+            slower in int8 than in float.
         group_floor: a grouped convolution with fewer input channels per group stays float, unless it is depthwise;
-            1: none does (x64: 32 per group .65, 16 per group 1.3, 4 per group 2.5 times the float time).
+            1: none does. Thin groups are slower in int8 than in float.
         activation_bits: what activations may have, unsigned, the usual choice first.
         per_channel_matrices: whether the weights of Gemm and MatMul may have one scale per output channel.
         whole: everything with an int8 kernel runs in int8, graph inputs and outputs included, whether or not it pays.

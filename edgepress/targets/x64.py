@@ -3,8 +3,8 @@
 Float convolutions take channels in blocks (16 with AVX512, 8 with AVX2), so 52 .. 64 channels cost the same with
 AVX512; int8 ones (ConvSym) want input channels in fours and output channels in fours (AVX512) or eights, depthwise ones
 sixteens. A width that is no multiple of 4 is slower than the unpruned one. Without VNNI, pairs of products are added in
-16 bits and saturate above ``|w| = 64``: harmless to a ResNet, 11 % error in a MobileNet, and smaller weights cost no
-time. Networks of HardSwish or SiLU take 1.3 to 1.5 times as long in int8 (SiLU with AVX2 1.0 to 1.15).
+16 bits and saturate above ``|w| = 64``: harmless to a ResNet, not to a MobileNet, and smaller weights cost no time.
+Networks of HardSwish or SiLU are slower in int8 than in float.
 """
 
 from __future__ import annotations

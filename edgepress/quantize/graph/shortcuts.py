@@ -3,7 +3,6 @@
 onnxruntime has no int8 Pad: left alone, the shortcut of an option-A ResNet costs DQ -> Pad -> Q and a change of layout
 on both sides. As a 1x1 convolution with the weights of an identity, stride and all, it stays in the int8 graph.
 It is exact: weight 1, scale 1, same grid on both sides, so every code maps to itself and a padded channel to zero.
-Measured on ResNet-20 (latency / float): .45 with Pad in float, .45 with a uint8 Pad, .42 as a convolution.
 """
 
 from __future__ import annotations
