@@ -24,7 +24,7 @@ from edgepress.calibrate.statistics import Gram
 
 DAMPING = (0.01, 1.0)
 """Bounds of what is added to the diagonal, as a share of its mean: columns / rows, since moments of few rows promise
-correlations that other samples do not keep (Ledoit & Wolf 2004). Convolutions, which have rows enough, do not feel it."""
+correlations that other samples do not keep (Ledoit & Wolf 2004). Convolutions have rows enough not to feel it."""
 
 MANY = 1 << 40
 """Rows enough."""
