@@ -46,6 +46,7 @@ BUILT_IN: Mapping[str, Maker] = {
     "kfac-rows": lambda o: Kfac(o.positions, o.loss, o.seed, "rows", name="kfac-rows"),
     "mint": lambda o: Mint(o.positions, o.seed),
     "mint-graph": lambda o: Mint(o.positions, o.seed, estimator="graph", name="mint-graph"),
+    "mint-patches": lambda o: Mint(o.positions, o.seed, estimator="patches", name="mint-patches"),
     "entropy": lambda o: Entropy(o.positions, o.seed),
     "magnitude": lambda o: Magnitude(),
     "taylor": lambda o: Taylor(o.loss),
