@@ -19,13 +19,13 @@ and what is reported is counted on test sets it never saw. Results go to ``resul
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -484,24 +484,31 @@ def main() -> None:
     names = [entry.model for entry in zoo.ZOO if not options.models or entry.model in options.models]
     options.out.mkdir(parents=True, exist_ok=True)
     for section in options.sections or SECTIONS:
-        rows: list[Row] = []
-        begin = time.perf_counter()
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
                 made = SECTIONS[section](Case(name, Path(folder)), options)
-            rows += made
             sys.stderr.write("".join(line + "\n" for line in table(made).splitlines()[2:]) if made else "")
-            write(section, rows, time.perf_counter() - begin, options.out)
+            write(section, name, made, options.out)
         sys.stdout.write((options.out / f"quantize-{section}.md").read_text())
 
 
-def write(section: str, rows: Sequence[Row], seconds: float, folder: Path) -> None:
-    """Write what a section has so far: a run that is cut off leaves the models it has done."""
-    note = f"\n{seconds:.0f} s in all; load at the end {os.getloadavg()[0]:.1f}. `!`: the goal was missed.\n"
-    (folder / f"quantize-{section}.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (folder / f"quantize-{section}.md").write_text(table(rows) + note)
+def write(section: str, name: str, rows: Sequence[Row], folder: Path) -> None:
+    """Put the rows of a model in place of those that were there: models may be run one by one, or side by side."""
+    path = folder / f"quantize-{section}.json"
+    with (folder / ".quantize.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = json.loads(path.read_text()) if path.exists() else []
+        for row in rows:
+            row["load"] = round(os.getloadavg()[0], 1)
+        order = [entry.model for entry in zoo.ZOO]
+        whole = sorted(
+            [*(row for row in known if row["model"] != name), *rows], key=lambda row: order.index(row["model"])
+        )
+        path.write_text(json.dumps(whole, indent=1) + "\n")
+    note = "\n`!`: the goal was missed. `load`: of the machine when the row was done.\n"
+    path.with_suffix(".md").write_text(table(whole) + note)
     if section == "curve":
-        plot(rows, folder / "quantize-curve.svg")
+        plot(whole, folder / "quantize-curve.svg")
 
 
 if __name__ == "__main__":
