@@ -17,6 +17,7 @@ import numpy as np
 
 from edgepress import runtime
 from edgepress.calibrate.feed import Chunk, Feed
+from edgepress.calibrate.slopes import SAMPLES
 from edgepress.calibrate.statistics import Probe
 from edgepress.model import Model
 from edgepress.parallel import one_blas_thread, ordered_map
@@ -87,7 +88,12 @@ def collect_units(
     units: range,
     runners: Mapping[str, Runner] | None = None,
 ) -> dict[int, dict[str, Any]]:
-    """As :func:`collect`, but for some of the units, and each by itself; units without chunks are left out."""
+    """As :func:`collect`, but for some of the units, one after the other, and each by itself.
+
+    Units without chunks are left out.
+    """
+    if units.step != 1:
+        raise ValueError("units must follow one another")
     apart: dict[int, dict[str, Any]] = {}
     for folded in _folded(model, feed, probes, workers=workers, chunk=CHUNK, runners=runners or {}, units=units):
         for number, found in folded:
@@ -136,7 +142,7 @@ def _units_of(
 
     def observe(numbered: tuple[int, Chunk]) -> list[Any]:
         number, part = numbered
-        values = run(number, part, tensors, slopes)
+        values = {**run(number, part, tensors, slopes), SAMPLES: np.array(_rows(part))}
         return [probe.observe(values, number) for probe in probes]
 
     names = [probe.name for probe in probes]
@@ -154,6 +160,11 @@ def _units_of(
             yield folding[0], dict(zip(names, folding[1], strict=True))
 
 
+def _rows(part: Chunk) -> int:
+    """The samples of a chunk; where one that is complete has a label for every row, its rows."""
+    return len(part.samples) if part.labels is None else len(part.labels)
+
+
 def _forward(model: Model, probes: Iterable[Probe]) -> Runner:
     """A runner without gradients, in onnxruntime."""
     every = dict.fromkeys(name for probe in probes for name in probe.tensors)
@@ -161,7 +172,7 @@ def _forward(model: Model, probes: Iterable[Probe]) -> Runner:
     opened = runtime.session(model.exposing(inner))
 
     def run(_: int, chunk: Chunk, __: Sequence[str], ___: Sequence[str]) -> Mapping[str, np.ndarray]:
-        return {**chunk.inputs, **runtime.run(opened, chunk.inputs, inner)}
+        return {**chunk.inputs, **(runtime.run(opened, chunk.inputs, inner) if inner else {})}
 
     return run
 

@@ -8,21 +8,28 @@ positions ``P_n = sum_p g_p [x_p, 1]^T``. From it::
     outer     sum over rows of g g^T            Kronecker factor G (Martens & Grosse 2015; for convolutions Grosse 2016)
     gates     u_n[c] = sum over weights w of channel c of  w dl/dw     how a sample's score feels a channel as a whole
 
+Which rows are those of a sample follows from the number of samples in the chunk: they lie along the axis that is as
+long (of several the first one; of a recurrent operator's input the second one), else along the first axis that is a
+multiple of it, samples and positions in one. A tensor without such an axis counts as one sample: sums over independent
+samples have the same mean square as the samples have together. Parts that share their weights share a gradient.
 The streaming estimate depends on the order of the samples; parts of a stream still merge exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgepress.calibrate.statistics import Probe, slope
-from edgepress.calibrate.views import Part
+from edgepress.calibrate.views import Part, Source
 
 BETA = 0.999
 """Decay of Adam's second moment."""
+
+SAMPLES = "@samples"
+"""The key, among the values that a probe observes, of the number of samples they come from."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -97,8 +104,8 @@ class Gates:
         absolute: sum of |u|.
         square: sum of u^2.
         samples: number of samples.
-        parts: squared gradients of the weights that read the channels, by part; without parts whose outputs are no
-            tensor.
+        parts: squared gradients of the weights that read the channels, by part (the first one of those that share
+            them); without parts whose outputs are no tensor.
     """
 
     total: np.ndarray
@@ -125,9 +132,8 @@ def outer_probe(part: Part, loss: str) -> Probe:
         raise ValueError(f"the outputs of {part.name} are no tensor")
 
     def observe(values: Arrays, _: int) -> Outer:
-        felt = values[slope(answer)]
-        rows = part.geometry.outputs(felt, None)
-        return Outer((rows.T @ rows).astype(np.float64), len(rows), len(felt))
+        rows = part.geometry.outputs(values[slope(answer)], None)
+        return Outer((rows.T @ rows).astype(np.float64), len(rows), int(values[SAMPLES]))
 
     return Probe(f"{part.name}@{loss}/outer", (), observe, (answer,), loss)
 
@@ -146,61 +152,104 @@ class Reader:
     owners: np.ndarray
     size: int
 
+    @property
+    def source(self) -> str:
+        """The tensor it reads."""
+        return self.part.geometry.tensors[0]
+
+    @property
+    def felt(self) -> str:
+        """The tensor whose gradient says how it is felt: its outputs, its inputs where these are no tensor."""
+        return self.part.geometry.answer or self.source
+
     def by_channel(self, columns: np.ndarray) -> np.ndarray:
         """Sums over the columns of each channel: [samples, columns] to float64 [samples, size]."""
         own = self.owners >= 0
         return np.array([np.bincount(self.owners[own], row[own], self.size) for row in columns])
 
 
-def gates_probe(group: str, readers: Sequence[Reader], loss: str) -> Probe:
-    """Observe how the channels of a group are felt through all that reads them."""
-    parts = [reader.part for reader in readers]
-    tensors = dict.fromkeys(name for part in parts for name in part.geometry.tensors)
-    felt = dict.fromkeys(_felt(part) for part in parts)
+def gates_probe(group: str, size: int, readers: Sequence[Reader], loss: str) -> Probe:
+    """Observe how the ``size`` channels of a group are felt through all that reads them."""
+    recurrent = [reader for reader in readers if reader.part.geometry.answer is None]
+    others = [reader for reader in readers if reader.part.geometry.answer is not None]
+    weighted = _sharing(others, {reader.source for reader in recurrent})
 
     def observe(values: Arrays, _: int) -> Gates:
-        gates: np.ndarray = np.zeros(())
-        slopes = {}
-        for reader in readers:
-            if reader.part.geometry.answer is None:
-                gates = gates + _through_inputs(reader, values)
-            else:
-                columns, slopes[reader.part.name] = _through_weights(reader.part, values)
-                gates = gates + reader.by_channel(columns)
+        gates = np.zeros((int(values[SAMPLES]), size))
+        slopes: dict[str, Slopes] = {}
+        whole: set[str] = set()  # tensors whose gradient was taken: it is felt by all that read them, and counts once
+        for reader in recurrent:
+            felt = None if reader.source in whole else _through_inputs(reader, values)
+            if felt is not None:
+                gates += felt
+                whole.add(reader.source)
+        for shared in weighted:
+            columns, slopes[shared[0].part.name] = _through_weights(shared, values)
+            if shared[0].source not in whole:
+                gates += shared[0].by_channel(columns)
         return Gates(gates.sum(0), np.abs(gates).sum(0), np.square(gates).sum(0), len(gates), slopes)
 
+    tensors = dict.fromkeys(reader.source for reader in readers)
+    felt = dict.fromkeys(reader.felt for reader in readers)
     return Probe(f"{group}@{loss}/gates", tuple(tensors), observe, tuple(felt), loss)
 
 
-def _felt(part: Part) -> str:
-    """The tensor whose gradient says how the part is felt."""
-    return part.geometry.tensors[0] if part.geometry.answer is None else part.geometry.answer
+def _sharing(readers: Sequence[Reader], apart: Collection[str]) -> list[list[Reader]]:
+    """Readers that share their weights, together; those of some tensors by themselves."""
+    found: dict[tuple[tuple[Source, ...], str], list[Reader]] = {}
+    for reader in readers:
+        own = reader.source if reader.source in apart else ""
+        found.setdefault((reader.part.weights, own), []).append(reader)
+    return list(found.values())
 
 
-def _through_weights(part: Part, values: Arrays) -> tuple[np.ndarray, Slopes]:
+def _through_weights(shared: Sequence[Reader], values: Arrays) -> tuple[np.ndarray, Slopes]:
     """Weights times their gradients, summed over outputs [samples, columns], and the squared gradients."""
-    felt = values[slope(_felt(part))]
-    outputs = part.geometry.outputs(felt, None).reshape(len(felt), -1, part.outputs)
-    flat = part.geometry.rows(values, None)
-    rows = np.ones((*outputs.shape[:2], flat.shape[1] + 1), np.float32)
-    rows[:, :, :-1] = flat.reshape(*outputs.shape[:2], -1)
-    weights = part.matrix()[:, :-1].astype(np.float32)
+    pairs = [_rows(reader, values) for reader in shared]
+    outputs, rows = (np.concatenate(arrays, axis=1) for arrays in zip(*pairs, strict=True))
+    weights = shared[0].part.matrix()[:, :-1].astype(np.float32)
     if outputs.shape[1] == 1:  # one position: squares of products are products of squares
         g, x = outputs[:, 0], rows[:, 0]
-        return x[:, :-1] * (g @ weights), Slopes.of(np.square(g).T @ np.square(x), g.T @ x, len(felt))
+        return x[:, :-1] * (g @ weights), Slopes.of(np.square(g).T @ np.square(x), g.T @ x, len(g))
     gradient = outputs.transpose(0, 2, 1) @ rows
     columns = np.einsum("noc,oc->nc", gradient[:, :, :-1], weights)
-    return columns, Slopes.of(np.einsum("noc,noc->oc", gradient, gradient), gradient.sum(0), len(felt))
+    return columns, Slopes.of(np.einsum("noc,noc->oc", gradient, gradient), gradient.sum(0), len(gradient))
 
 
-def _through_inputs(reader: Reader, values: Arrays) -> np.ndarray:
+def _rows(reader: Reader, values: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """Output gradients [samples, positions, outputs] and inputs with a one [samples, positions, columns + 1]."""
+    geometry, felt = reader.part.geometry, values[slope(reader.felt)]
+    counted = [felt.shape[axis] for axis in geometry.crosswise(reader.felt, felt.ndim)] or [len(felt)]
+    flat = geometry.rows(values, None)
+    rows = np.ones((len(flat), flat.shape[1] + 1), np.float32)
+    rows[:, :-1] = flat
+    samples, outputs = int(values[SAMPLES]), geometry.outputs(felt, None).astype(np.float32, copy=False)
+    return _by_sample(outputs, counted, samples), _by_sample(rows, counted, samples)
+
+
+def _through_inputs(reader: Reader, values: Arrays) -> np.ndarray | None:
     """Inputs times their gradients, for the gates of a recurrent operator: its rows come step by step.
 
-    What it remembers has no gradient of its own here; it is felt through what reads the output.
+    None where it reads no channel of the group through its inputs. What it remembers has no gradient of its own here;
+    it is felt through what reads the output.
     """
-    geometry, source = reader.part.geometry, reader.part.geometry.tensors[0]
-    samples = values[source].shape[1]
-    product = geometry.rows({source: values[source] * values[slope(source)]}, None)
-    columns = np.zeros((samples, reader.part.columns))
-    columns[:, : product.shape[1]] = product.reshape(-1, samples, product.shape[1]).sum(0, dtype=np.float64)
-    return reader.by_channel(columns)
+    product = values[reader.source] * values[slope(reader.source)]
+    flat = reader.part.geometry.rows({reader.source: product}, None)
+    owners = reader.owners[: flat.shape[1]]
+    if (owners < 0).all():
+        return None
+    samples = int(values[SAMPLES])
+    columns = _by_sample(flat, product.shape[:2], samples, second=True).sum(1, dtype=np.float64)
+    return Reader(reader.part, owners, reader.size).by_channel(columns)
+
+
+def _by_sample(rows: np.ndarray, counted: Sequence[int], samples: int, *, second: bool = False) -> np.ndarray:
+    """Rows that axes of these lengths count, sample by sample: [samples, positions, width] (see the module)."""
+    order = sorted(range(len(counted)), key=lambda axis: (counted[axis] != samples, second and axis != 1, axis))
+    axis = next((axis for axis in order if counted[axis] % samples == 0), None)
+    if axis is None:
+        together = np.zeros((samples, *rows.shape), rows.dtype)
+        together[0] = rows
+        return together
+    shaped = rows.reshape(*counted, -1, rows.shape[-1])
+    return np.moveaxis(shaped, axis, 0).reshape(samples, -1, rows.shape[-1])

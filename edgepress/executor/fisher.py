@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
+from edgepress.errors import DataError
 from edgepress.executor.gradients import gradients
 from edgepress.executor.run import Executor
 
@@ -74,8 +75,18 @@ def likelihood(outputs: Mapping[str, torch.Tensor], temperature: float, generato
 
 
 def known_likelihood(outputs: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """The same for labels that are known, int64 [samples], at temperature 1."""
+    """The same for labels that are known, int64 [samples], at temperature 1.
+
+    Raises:
+        DataError: a label that is no class of the model, or not one for every row of its output.
+    """
     logits = _logits(outputs)
+    classes = logits.shape[1]
+    if len(labels) != len(logits):
+        raise DataError(f"The model answers {len(logits)} rows to {len(labels)} labels: give one label per sample.")
+    if not bool(((labels >= 0) & (labels < classes)).all()):
+        wrong = int(labels[(labels < 0) | (labels >= classes)][0])
+        raise DataError(f"A sample has the label {wrong}, but the model has the classes 0 to {classes - 1}: mend it.")
     return _toward(logits, torch.softmax(logits.detach(), dim=1), labels.reshape(-1, 1))
 
 
@@ -102,6 +113,7 @@ def noise(outputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> to
     for value in outputs.values():
         if value.is_floating_point():
             noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-            size = (value.detach().square().sum() / max(1, len(value))).sqrt().clamp_min(NOTHING)
+            samples = max(1, len(value)) if value.ndim else 1
+            size = (value.detach().square().sum() / samples).sqrt().clamp_min(NOTHING)
             total = total + (noise * value).sum() / size
     return total

@@ -14,7 +14,8 @@ The spectral radius of a layer is ``lmax(A) lmax(G)``. Removing a unit deletes i
 and its block of the consumer's A, so the radius can only fall (Cauchy). Where the answer of the whole network stays
 equal, a unit that makes the net flatter by going is the better one to lose: costs are lowered by at most ``flatness``
 of themselves, in proportion to the fall. (Measured: as a strong term this removes the most active units and destroys
-networks.) The gates of recurrent operators have no gradients: their G is the identity.
+networks.) The gates of recurrent operators have no gradients: their errors count relative to their variance, as in
+redundancy, and there G is the identity.
 
 Source: Ebrahimi & Klabjan 2021, "Neuron-based Pruning of Deep Neural Networks with Better Generalization using
 Kronecker Factored Curvature Approximation" (arXiv 2111.08577); Wang et al. 2019, "EigenDamage"; Martens & Grosse
@@ -38,7 +39,7 @@ from edgepress.parallel import one_blas_thread
 from edgepress.scores.base import Ranking, consumers
 from edgepress.scores.elimination import Linear, eliminate, linear_consumers
 from edgepress.scores.readers import makers
-from edgepress.scores.spectrum import largest, largest_without
+from edgepress.scores.spectrum import largest, largest_without, spectrum
 
 FLATNESS = 0.1
 """Share of its cost that a unit may be forgiven for making the network flatter."""
@@ -68,9 +69,9 @@ class Kfac:
     name: str = "kfac"
 
     def needs(self, model: Model, group: Group) -> tuple[Probe, ...]:
-        """A and G of the consumers, G of the producers; their A too where their rows are scored."""
+        """A and G of the consumers; G of the producers where flatness counts, their A too where rows are scored."""
         fits = [fit for fit, _ in consumers(model, group)]
-        made = [fit for fit, _ in makers(model, group)]
+        made = [fit for fit, _ in makers(model, group)] if self.flatness or self.method == "rows" else []
         grams = [*fits, *(made if self.method == "rows" else ())]
         parts = [part for fit in grams for part in fit.parts]
         probes = [gram_probe(part, positions=self.positions, seed=self.seed) for part in parts]
@@ -115,7 +116,7 @@ class Kfac:
             gram = fit.joined([cast(SplitGram, statistics[part.name]) for part in fit.parts]).whole
             metric = self._metric(fit, statistics)
             if metric is not None:
-                found[fit.name] = largest(gram.inner / gram.rows)[0] * largest(metric[0])[0]
+                found[fit.name] = largest(gram.inner / gram.rows) * largest(metric[0])
         return found
 
     def _forgiven(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> np.ndarray:
@@ -195,5 +196,7 @@ def _root(factor: np.ndarray) -> np.ndarray:
 
 
 def _fall(matrix: np.ndarray, owner: np.ndarray, size: int) -> np.ndarray:
-    whole, vector = largest(matrix)
-    return 1.0 - largest_without(matrix, vector, owner, size) / max(whole, 1e-30)
+    values, vectors = spectrum(matrix)
+    if values[0] <= 0:
+        return np.zeros(size)
+    return np.asarray(np.maximum(0.0, 1.0 - largest_without(values, vectors, owner, size) / values[0]))

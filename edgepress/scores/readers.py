@@ -15,7 +15,7 @@ from edgepress.scores.base import consumers
 
 def gates_of(model: Model, group: Group, loss: str) -> Probe:
     """The probe of how the channels of a group are felt by a loss."""
-    return gates_probe(group.name, readers_of(model, group), loss)
+    return gates_probe(group.name, group.size, readers_of(model, group), loss)
 
 
 def readers_of(model: Model, group: Group) -> tuple[Reader, ...]:
