@@ -19,6 +19,7 @@ import click
 
 from edgepress import __version__, targets
 from edgepress.errors import BudgetMissed, DataError, EdgepressError, OutputError
+from edgepress.request import ALLOCATIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,12 +157,14 @@ _run_options = (
     click.option("--mac-ratio", type=float, metavar="R", help="Multiply-adds to reach, as a share of the original's."),
     _size_ratio,
     _speedup,
+    click.option("--allocation", type=click.Choice(ALLOCATIONS), default="hybrid", show_default=True,
+                 help="How removals are spread over groups of channels."),
     click.option("--no-prune", is_flag=True, help="Remove no channels."),
     click.option("--no-quantize", is_flag=True, help="Keep float weights."),
     click.option("--width-multiple", type=int, metavar="M", help="Keep multiples of M channels.  [default: target's]"),
     *_width_options,
     *_run_options,
-)
+)  # fmt: skip
 def compress(model: Path, output: Path | None, quiet: bool, verbose: bool, as_json: bool, **settings: Any) -> None:
     """Compress MODEL as far as the samples of --data show that quality is kept."""
     settings |= {"prune": not settings.pop("no_prune"), "quantize": not settings.pop("no_quantize")}

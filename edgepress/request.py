@@ -20,6 +20,7 @@ from edgepress.targets import releases
 
 AUTO = "auto"
 TASKS = ("auto", "classify", "regress")
+ALLOCATIONS = ("uniform", "curve", "hybrid", "dynamic", "anneal")
 SUFFIX = ".edge.onnx"
 
 
@@ -58,6 +59,7 @@ class Request:
         save_overrides: where the ranges and scales of the result go, in the same form; None writes none.
         dry_run: decide and report, write nothing.
         bench_seconds: how long each round of timing lasts.
+        allocation: how removals are spread over groups of channels, one of ``ALLOCATIONS``.
 
     Raises:
         InputError: a value out of its range.
@@ -92,6 +94,7 @@ class Request:
     save_overrides: Path | None = None
     dry_run: bool = False
     bench_seconds: float = 8.0
+    allocation: str = "hybrid"
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -103,6 +106,7 @@ class Request:
         _require(0 <= self.max_drop <= 100, "--max-drop", self.max_drop, "percentage points from 0 to 100")
         _require(math.isfinite(self.min_sqnr), "--min-sqnr", self.min_sqnr, "a number of decibels")
         _require(self.task in TASKS, "--task", self.task, f"one of {', '.join(TASKS)}")
+        _require(self.allocation in ALLOCATIONS, "--allocation", self.allocation, f"one of {', '.join(ALLOCATIONS)}")
         counts = (("--threads", self.threads), ("--workers", self.workers), ("--width-multiple", self.width_multiple))
         for name, count in counts:
             _require(count is None or count >= 1, name, count, "a whole number of 1 or more")
@@ -152,7 +156,7 @@ class Request:
     @property
     def mixed_widths(self) -> bool:
         """Whether every layer gets a width of its own."""
-        return self.bits == AUTO or (self.bits is None and self.size_ratio is not None)
+        return self.quantize and (self.bits == AUTO or (self.bits is None and self.size_ratio is not None))
 
     @property
     def levels(self) -> int | None:

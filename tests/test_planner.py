@@ -15,11 +15,23 @@ from onnx import helper
 from planted import SIZE, mlp
 from quantize_tools import CONV, kernel, parse
 
+from edgepress import runtime
 from edgepress.calibrate.run import collect
 from edgepress.groups import Group, find_groups
 from edgepress.model import Model
 from edgepress.plan import Cut
-from edgepress.planner import Costs, Ladder, Sensitivity, Widths, count_macs, measure, removed_channels
+from edgepress.planner import (
+    Costs,
+    FileSize,
+    Ladder,
+    Sensitivity,
+    Widths,
+    count_macs,
+    measure,
+    output_error,
+    removed_channels,
+)
+from edgepress.planner.allocations.hybrid import HYBRID
 from edgepress.planner.widths import KEEP
 from edgepress.scores import Ranking, Redundancy
 from edgepress.surgery.cut import cut
@@ -143,6 +155,30 @@ def test_staircase_follows_the_target_and_blend_is_one_for_the_whole_model() -> 
     )  # 31 channels cost like 32, their pixels behind Flatten do not
 
 
+@pytest.mark.parametrize("name", ["residual", "squeeze_excite", "flatten_chain", "grouped", "lstm", "normalized"])
+def test_bytes_of_the_file_are_those_of_the_cut_model(name: str) -> None:
+    model = inferred(TOYS[name].build())
+    grouping = find_groups(model)
+    removed = {group.name: list(range(group.size // 2)) for group in grouping.prunable}
+    small = inferred(cut(model, grouping, removed).model)
+    size = FileSize.of(model, grouping.prunable, model.size)
+    assert size({}) == model.size
+    counts = {group: len(channels) for group, channels in removed.items()}
+    assert size(counts) == pytest.approx(small.size, abs=64)  # shapes and attributes are numbers, too
+    assert model.size - small.size > 64
+
+
+def test_bytes_of_weights_in_another_form_by_hand() -> None:
+    model = network()
+    first, second = find_groups(model).prunable
+    stored = {"w1": 1.0, "w3": 0.5}  # 16x3x3x3 and 32x16x1x1
+    size = FileSize.of(model, (first, second), 10_000, stored)
+    lost = 4 * 27 * 1.0 + 4 * 4 + 4 * 4 + (4 * 9 + 4) * 4  # w1 with scales, b1, w2 and b2
+    assert 10_000 - size({first.name: 4}) == pytest.approx(lost + 4 * 32 * 0.5)  # w3 reads them
+    lost = 12 * 16 * 0.5 + 12 * 4 + 12 * 4 + 12 * 16 * 10 * 4  # w3 with scales, b3, w4 behind Flatten
+    assert 10_000 - size({second.name: 12}) == pytest.approx(lost)
+
+
 # --- the ladder ------------------------------------------------------------------------------------------
 
 
@@ -195,7 +231,7 @@ def test_every_step_of_the_path_is_legal_cheaper_and_worse(
 ) -> None:
     found, cost = ladder(sizes, multiple, free, seed)
     before = found.lossless()
-    for state in found.path(cost):
+    for state in HYBRID.path(found, cost):
         for name, count in state.removed.items():
             width = sizes[name] - count
             assert width % multiple == 0
@@ -214,7 +250,7 @@ def test_every_step_of_the_path_is_legal_cheaper_and_worse(
 
 def test_a_group_of_one_multiple_or_less_is_left_alone() -> None:
     found, cost = ladder({"a": 8, "b": 7, "c": 3}, 8)
-    assert found.path(cost) == []
+    assert HYBRID.path(found, cost) == []
 
 
 def test_lossless_goes_down_to_a_rewarded_width_only() -> None:
@@ -228,13 +264,13 @@ def test_lossless_goes_down_to_a_rewarded_width_only() -> None:
 
 def test_lossless_channels_are_the_start_of_the_path() -> None:
     found, cost = ladder({"a": 20, "b": 30}, 1, free=5)
-    for state in found.path(cost):
+    for state in HYBRID.path(found, cost):
         assert state.removed["a"] >= 5 and state.removed["b"] >= 5
 
 
 def test_without_a_sensitivity_the_curve_speaks_for_itself() -> None:
     found, cost = ladder({"a": 16}, 4, sensitive=False)
-    for state in found.path(cost):
+    for state in HYBRID.path(found, cost):
         assert state.predicted == pytest.approx(found.rankings["a"].cost[state.removed["a"]])
 
 
@@ -246,7 +282,7 @@ def test_greedy_is_near_the_best_of_all_allocations(seed: int) -> None:
         dict(zip(sizes, counts, strict=True))
         for counts in itertools.product(*(range(0, size - 1, 2) for size in sizes.values()))
     ]
-    for state in found.path(cost):
+    for state in HYBRID.path(found, cost):
         rivals = [error(found, other) for other in every if cost(other) <= cost(state.removed) + 1e-9]
         if cost(state.removed) >= 0.3 * cost({}):
             assert state.predicted <= 1.5 * min(rivals) + 1e-3
@@ -256,7 +292,7 @@ def test_greedy_spares_the_sensitive_group() -> None:
     curves = {name: ranking(32, [1.0] * 32) for name in "ab"}
     measured = {"a": Sensitivity("a", 16, 1.0), "b": Sensitivity("b", 16, 0.01)}
     found = Ladder((group("a", 32), group("b", 32)), curves, measured, Costs((), PLAIN), 8)
-    first = found.path(lambda removed: 64.0 - sum(removed.values()))[:3]
+    first = HYBRID.path(found, lambda removed: 64.0 - sum(removed.values()))[:3]
     assert all(set(state.removed) == {"b"} for state in first[:1])
     assert first[-1].removed.get("b", 0) > first[-1].removed.get("a", 0)
 
@@ -343,6 +379,15 @@ def test_probabilities_are_read_as_log_odds() -> None:
     plain, soft = measured(logits, samples()), measured(squashed, samples())
     for name, item in plain.items():
         assert 0.2 < soft[name].error / item.error < 5
+
+
+def test_the_error_of_outputs_is_relative_to_their_variance() -> None:
+    model, feeds = deep(), [{"x": samples(40)}]
+    scaled = model.with_constants({"w3": 1.1 * model.constants["w3"], "b3": 1.1 * model.constants["b3"]})
+    before, after = (runtime.run(runtime.session(item.data), feeds[0])["y"] for item in (model, scaled))
+    wanted = ((after - before) ** 2).mean() / before.var()
+    assert output_error(model, scaled, feeds) == pytest.approx(wanted, rel=1e-4)
+    assert output_error(model, model, feeds) == 0
 
 
 def test_sizes_of_the_samples_count_where_the_model_leaves_them_open() -> None:

@@ -16,8 +16,9 @@ from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
+from edgepress.pipeline.budgets import search_of
 from edgepress.pipeline.build import as_overrides, integer, kept, marked, material, pruned
-from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, lossless, named_apart, narrower
+from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, named_apart
 from edgepress.pipeline.choose import TIE, choose, finalists, ratio_of, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
@@ -27,6 +28,7 @@ from edgepress.pipeline.given import check_kept_float
 from edgepress.pipeline.integers import distance, integers
 from edgepress.pipeline.listing import operators
 from edgepress.pipeline.lowbit import mixed
+from edgepress.pipeline.narrowing import lossless, narrower
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import report
 from edgepress.pipeline.sequences import has_fixed_ranges
@@ -118,9 +120,10 @@ def _candidates(
 
 def _narrower(request: Request, context: Context, analysis: Analysis, judged: Judge) -> list[Candidate]:
     """Narrower float models, mildest first; with mixed widths those that leave a part of the limit to rounding."""
+    search = search_of(request, context, analysis, judged.original_bytes)
     if not request.mixed_widths:
-        return narrower(context, analysis, judged, request.mac_ratio)
-    strongest = [narrower(context, analysis, judged.at(share), request.mac_ratio)[-1:] for share in PRUNED_SHARES]
+        return narrower(context, analysis, judged, search)
+    strongest = [narrower(context, analysis, judged.at(share), search)[-1:] for share in PRUNED_SHARES]
     return [dataclasses.replace(item, verdict=judged(item.model)) for found in strongest for item in found]
 
 

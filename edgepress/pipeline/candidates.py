@@ -1,8 +1,7 @@
-"""Candidates: models that could be handed over, each judged on hold-out samples; float ones along the ladder of widths.
+"""Candidates: models that could be handed over, each judged on hold-out samples.
 
-Pruning: the states that the greedy allocation passes are bisected for the strongest one whose model is acceptable;
-the milder ones tried on the way are kept as well, because on some CPUs a milder cut in int8 is as fast. Integer forms
-are in :mod:`edgepress.pipeline.integers`.
+Narrower float ones are made in :mod:`edgepress.pipeline.narrowing`, integer forms in
+:mod:`edgepress.pipeline.integers`.
 """
 
 from __future__ import annotations
@@ -10,23 +9,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from edgepress.calibrate.run import outputs
 from edgepress.model import Model
-from edgepress.pipeline.analysis import Analysis
 from edgepress.pipeline.answers import compared
-from edgepress.pipeline.build import mark_bytes, pruned
+from edgepress.pipeline.build import mark_bytes
 from edgepress.pipeline.context import Context
 from edgepress.plan import Cut, Quantization
-from edgepress.planner import Widths, count_macs, removed_channels
+from edgepress.planner import count_macs
 from edgepress.quality import Comparison, Limit, Verdict, judge
-
-CLOSE_COST = 0.04
-"""Bisection stops when an accepted and a refused state differ by no more than this share of their cost."""
+from edgepress.report.result import Pruning
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +38,7 @@ class Candidate:
         parameters: numbers in its float form.
         cost: share of the cost that pruning has left.
         predicted: error that the allocation of bits predicts for its answers; None where there was none.
+        pruning: what was predicted of its lost channels; None where it lost none.
     """
 
     name: str
@@ -56,6 +51,7 @@ class Candidate:
     parameters: int
     cost: float = 1.0
     predicted: float | None = None
+    pruning: Pruning | None = None
 
     @property
     def size(self) -> int:
@@ -90,36 +86,6 @@ def compare(original: Model, model: Model, context: Context) -> Comparison:
     )
 
 
-def narrower(context: Context, analysis: Analysis, judged: Judge, mac_ratio: float | None = None) -> list[Candidate]:
-    """Float candidates, mildest first: acceptable ones only, the strongest found by bisection.
-
-    With ``mac_ratio`` only the mildest state that reaches this share of the multiply-adds is tried; when that costs too
-    much the search goes on, for the best that can be had.
-    """
-    costs = analysis.ladder.costs
-    if mac_ratio is not None:
-        goal = mac_ratio * costs.macs({})
-        reached = [state for state in analysis.ladder.path(costs.macs) if costs.macs(state.removed) <= goal]
-        found = [_narrow(context, analysis, judged, state) for state in reached[:1]]
-        if found and found[0].verdict.acceptable:
-            return found
-    states = analysis.ladder.path(costs.blend)
-    tried: list[Candidate] = []
-
-    def acceptable(position: int) -> bool:
-        tried.append(_narrow(context, analysis, judged, states[position]))
-        return tried[-1].verdict.acceptable
-
-    _bisect(acceptable, -np.log([costs.blend(state.removed) for state in states]))
-    return sorted((item for item in tried if item.verdict.acceptable), key=lambda item: -item.cost)
-
-
-def lossless(context: Context, analysis: Analysis, judged: Judge) -> Candidate | None:
-    """The model without its dead, constant and exactly dependent channels; None when there are none."""
-    widths = analysis.ladder.lossless()
-    return _narrow(context, analysis, judged, widths) if widths.removed else None
-
-
 def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     """One candidate per name: of those whose cost is the same to two digits the strongest (the last) stands for all.
 
@@ -138,14 +104,6 @@ def named_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
     return found
 
 
-def _narrow(context: Context, analysis: Analysis, judged: Judge, widths: Widths) -> Candidate:
-    ladder = analysis.ladder
-    cuts = removed_channels(ladder.groups, ladder.rankings, widths)
-    model = pruned(context, cuts)
-    cost = ladder.costs.blend(widths.removed)
-    return candidate(f"pruned-{cost:.2f}", "pruned fp32", model, cuts, judged(model), context.grouping.sizes, cost)
-
-
 def candidate(
     name: str,
     label: str,
@@ -154,27 +112,8 @@ def candidate(
     verdict: Verdict,
     sizes: Mapping[str, int] | None,
     cost: float = 1.0,
+    pruning: Pruning | None = None,
 ) -> Candidate:
     """A float candidate; ``sizes`` are those of symbolic dimensions (``Grouping.sizes``)."""
     macs = sum(count_macs(model, sizes).values())
-    return Candidate(name, label, model, cuts, None, verdict, macs, model.parameters, cost)
-
-
-def _bisect(acceptable: Callable[[int], bool], depths: np.ndarray) -> None:
-    """Close in on the last acceptable position, assuming that acceptance does not come back.
-
-    Args:
-        acceptable: tries a position.
-        depths: rising depth of every position; halved between the last accepted (at first 0) and the first refused.
-    """
-    low, high = -1, len(depths)
-    while high - low > 1:
-        accepted = depths[low] if low >= 0 else 0.0
-        refused = depths[high] if high < len(depths) else depths[-1]
-        if low >= 0 and high < len(depths) and refused - accepted <= CLOSE_COST:
-            return
-        middle = int(np.clip(np.searchsorted(depths, (accepted + refused) / 2), low + 1, high - 1))
-        if acceptable(middle):
-            low = middle
-        else:
-            high = middle
+    return Candidate(name, label, model, cuts, None, verdict, macs, model.parameters, cost, pruning=pruning)

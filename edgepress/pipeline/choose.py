@@ -16,12 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgepress.bench import Timing, compare
+from edgepress.model import Model
 from edgepress.pipeline.candidates import Candidate
 from edgepress.pipeline.sequences import only_stores
 from edgepress.request import Request
 
 MOST_TIMED = 9
 """Candidates in the timing run, the cleaned model not counted."""
+
+QUICK = 1.0
+"""Seconds of a timing that nothing is chosen by."""
 
 TIE = 0.05
 """Least difference that counts: two sessions of one file differ by as much, by where their memory happens to lie, and
@@ -56,6 +60,15 @@ def time_all(
         )
         for count in threads
     }
+
+
+def quick_ratio(model: Model, reference: Model, feeds: Sequence[Mapping[str, np.ndarray]], request: Request) -> float:
+    """Time of a model over that of the reference, within a second: to correct a prediction by, not to choose by."""
+    models = {"reference": reference.data, "model": model.data}
+    timing = compare(
+        models, feeds, threads=request.threads or 1, seconds=QUICK, seed=request.seed, reference="reference"
+    )
+    return ratio_of("model", timing)
 
 
 def finalists(candidates: Sequence[Candidate]) -> list[Candidate]:

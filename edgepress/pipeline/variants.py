@@ -11,7 +11,7 @@ from edgepress.pipeline.candidates import Candidate, compare
 from edgepress.pipeline.findings import Findings
 from edgepress.pipeline.prepare import with_evaluation
 from edgepress.quality import Limit, Verdict, judge
-from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Quality, Variant
+from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Pruning, Quality, Variant
 
 
 def variants(findings: Findings) -> list[Variant]:
@@ -56,7 +56,14 @@ def _of_candidate(findings: Findings, item: Candidate, reason: str) -> Variant:
     made = _variant(
         findings, item.name, item.label, item.model, item.size, item.macs, item.parameters, item.verdict, reason
     )
-    return dataclasses.replace(made, predicted=item.predicted)
+    return dataclasses.replace(made, predicted=item.predicted, pruning=_pruning(item))
+
+
+def _pruning(item: Candidate) -> Pruning | None:
+    """What was predicted of a candidate's lost channels; of an integer form, only what they cost the answer."""
+    if item.pruning is None or item.quantization is None:
+        return item.pruning
+    return dataclasses.replace(item.pruning, measured_error=None, file_bytes=None, latency=None)
 
 
 def _variant(

@@ -1,4 +1,4 @@
-"""What a width costs: multiply-adds along the target's staircase, and weights.
+"""What a width costs: multiply-adds, plain or along the target's staircase, and weights.
 
 Work with a constant operand costs ``MACs * f(axis) * f(axis) ...`` over the axes of that constant, where ``f`` is the
 share of the axis that is left; a product of two activations (attention) over the axes they are multiplied along. On the
@@ -7,8 +7,9 @@ way to latency the share follows the target's staircase (``Target.effective_widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -17,16 +18,25 @@ from edgepress.model import Model
 from edgepress.planner.macs import Work, work_of
 from edgepress.targets import Target
 
+Cost = Callable[[Mapping[str, int]], float]
+"""What a model costs after each group has lost so many channels."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class Axis:
     """One axis: its length and what each group's channel takes away from it."""
 
     length: int
     groups: tuple[tuple[str, int], ...]
 
     def left(self, removed: Mapping[str, int]) -> int:
+        """Positions that stay."""
         return self.length - sum(each * removed.get(name, 0) for name, each in self.groups)
+
+
+def share_left(axes: Sequence[Axis], removed: Mapping[str, int]) -> float:
+    """The share of a tensor that stays."""
+    return prod(axis.left(removed) / axis.length for axis in axes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,7 @@ class _Layer:
     node: str
     macs: int
     weights: int
-    axes: tuple[_Axis, ...]
+    axes: tuple[Axis, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ class Costs:
                 axes = () if grouping is None else _spans(work, groups, grouping)
                 layers.append(_Layer(work.node, work.macs, 0, axes))
             else:
-                axes = _weight_axes(work.weight, model, groups)
+                axes = axes_of(work.weight, model, groups)
                 size = 0 if work.weight in counted else int(model.constants[work.weight].size)
                 counted.add(work.weight)
                 layers.append(_Layer(work.node, work.macs, size, axes))
@@ -70,11 +80,11 @@ class Costs:
 
     def macs(self, removed: Mapping[str, int]) -> float:
         """Multiply-adds of one sample."""
-        return sum(_scaled(layer.macs, layer, removed) for layer in self.layers)
+        return sum(layer.macs * share_left(layer.axes, removed) for layer in self.layers)
 
     def weights(self, removed: Mapping[str, int]) -> float:
         """Weights that are multiplied, each counted once."""
-        return sum(_scaled(layer.weights, layer, removed) for layer in self.layers)
+        return sum(layer.weights * share_left(layer.axes, removed) for layer in self.layers)
 
     def staircase(self, removed: Mapping[str, int]) -> float:
         """Multiply-adds with widths read along the target's staircase."""
@@ -82,8 +92,7 @@ class Costs:
 
     def _steps(self, layer: _Layer, removed: Mapping[str, int]) -> float:
         width = self.target.effective_width
-        shares = [width(axis.left(removed)) / width(axis.length) for axis in layer.axes if axis.groups]
-        return float(np.prod(shares))
+        return prod(width(axis.left(removed)) / width(axis.length) for axis in layer.axes)
 
     def blend(self, removed: Mapping[str, int]) -> float:
         """Half staircase, half weights, each as a share of the whole model: 1 for the model as it is.
@@ -101,31 +110,33 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 1.0
 
 
-def _weight_axes(weight: str, model: Model, groups: Sequence[Group]) -> tuple[_Axis, ...]:
-    """The axes of the constant operand that groups have a part in."""
-    shape = model.constants[weight].shape
-    axes = (_axis(weight, axis, len(shape), length, groups) for axis, length in enumerate(shape))
+def axes_of(constant: str, model: Model, groups: Sequence[Group]) -> tuple[Axis, ...]:
+    """The axes of a constant that groups have a part in."""
+    shape = model.constants[constant].shape
+    axes = (axis_of(constant, axis, shape, groups) for axis in range(len(shape)))
     return tuple(axis for axis in axes if axis.groups)
 
 
-def _axis(tensor: str, axis: int, rank: int, length: int, groups: Sequence[Group]) -> _Axis:
+def axis_of(constant: str, axis: int, shape: Sequence[int], groups: Sequence[Group]) -> Axis:
+    """One axis of a constant, with the groups that have a part in it."""
+    rank = len(shape)
     touching = [
         (group.name, site.index.shape[1])
         for group in groups
         for site in group.sites
-        if site.tensor == tensor and site.axis % rank == axis
+        if site.tensor == constant and site.axis % rank == axis
     ]
-    return _Axis(length, tuple(dict.fromkeys(touching)))
+    return Axis(shape[axis], tuple(dict.fromkeys(touching)))
 
 
-def _spans(work: Work, groups: Sequence[Group], grouping: Grouping) -> tuple[_Axis, ...]:
+def _spans(work: Work, groups: Sequence[Group], grouping: Grouping) -> tuple[Axis, ...]:
     """The axes of activations that hold channels, with as many positions as they have in the analysis."""
     found = []
     for tensor, axis in work.spans:
         labels = grouping.channels.get(tensor)
         if labels is not None and labels.ndim > axis and labels.strides[axis]:
             along = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)[:, 0]
-            found.append(_Axis(len(along), tuple(_owners(along, groups, grouping))))
+            found.append(Axis(len(along), tuple(_owners(along, groups, grouping))))
     return tuple(axis for axis in found if axis.groups)
 
 
@@ -138,10 +149,3 @@ def _owners(along: np.ndarray, groups: Sequence[Group], grouping: Grouping) -> l
         if count:
             found.append((group.name, count // group.size))
     return found
-
-
-def _scaled(amount: int, layer: _Layer, removed: Mapping[str, int]) -> float:
-    share = 1.0
-    for axis in layer.axes:
-        share *= axis.left(removed) / axis.length
-    return amount * share

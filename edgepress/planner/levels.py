@@ -2,11 +2,11 @@
 
     minimize  sum_l error[l, L_l]   with   sum_l bytes[l, L_l] <= budget
 
-A multiple-choice knapsack (Pisinger 1995), solved by dynamic programming over the layers with sizes in units of
-1 / ``STEPS`` of the budget; what rounding sizes up has left over is spent where a byte saves most. (The Lagrangian,
-which takes ``argmin error + mu bytes`` for each layer, finds only points of the convex hull: with three layers it lost
-to the same width everywhere.) The error of a layer is what rounding costs the answer: half the Fisher information along
-the change of its weights (Tu 2016: more bits where Fisher information is higher).
+A multiple-choice knapsack (:mod:`edgepress.planner.knapsack`); what rounding sizes up to its units has left over is
+spent where a byte saves most. (The Lagrangian, which takes ``argmin error + mu bytes`` for each layer, finds only
+points of the convex hull: with three layers it lost to the same width everywhere.) The error of a layer is what
+rounding costs the answer: half the Fisher information along the change of its weights (Tu 2016: more bits where Fisher
+information is higher).
 Guarantee: never above the budget, unless the smallest choice of every layer is.
 """
 
@@ -15,10 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-STEPS = 4096
-"""Units of the budget: finer ones change the error by next to nothing."""
+from edgepress.planner.knapsack import Options, choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +32,13 @@ Table = Mapping[str, Mapping[int, Width]]
 
 def allocate(table: Table, budget: int) -> dict[str, int]:
     """Levels of every layer: the least predicted error within a budget of bytes."""
-    found = _knapsack(table, budget)
-    if found is None:
+    rows = [list(widths.values()) for widths in table.values()]
+    picks = choose([Options.of([(width.error, width.size) for width in row]) for row in rows], budget)
+    if picks is None:
         found = {name: min(widths, key=lambda count: widths[count].size) for name, widths in table.items()}
+    else:
+        found = {name: list(widths)[pick] for (name, widths), pick in zip(table.items(), picks, strict=True)}
     return _filled(table, found, budget)
-
-
-def _knapsack(table: Table, budget: int) -> dict[str, int] | None:
-    """The best choice with sizes rounded up to units; None where nothing fits."""
-    if budget < 0:
-        return None
-    unit = max(1, -(-budget // STEPS))
-    best = np.zeros(budget // unit + 1)  # least error of the layers so far, by units that may be used
-    picks: list[np.ndarray] = []
-    for widths in table.values():
-        tried = np.full((len(widths), best.size), np.inf)
-        for row, width in enumerate(widths.values()):
-            used = -(-width.size // unit)
-            if used < best.size:
-                tried[row, used:] = best[: best.size - used] + width.error
-        picks.append(tried.argmin(0))
-        best = tried.min(0)
-    if not np.isfinite(best[-1]):
-        return None
-    return _traced(table, picks, best.size - 1, unit)
-
-
-def _traced(table: Table, picks: list[np.ndarray], place: int, unit: int) -> dict[str, int]:
-    """Follow the choices back from the last layer."""
-    found: dict[str, int] = {}
-    for (name, widths), pick in zip(list(table.items())[::-1], picks[::-1], strict=True):
-        found[name] = list(widths)[pick[place]]
-        place -= -(-widths[found[name]].size // unit)
-    return {name: found[name] for name in table}
 
 
 def total(table: Table, levels: Mapping[str, int]) -> int:

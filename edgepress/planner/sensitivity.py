@@ -50,24 +50,31 @@ def measure(
     workers: int,
 ) -> dict[str, Sensitivity]:
     """Measure every group on some held-out feeds (ready to run)."""
-    names = list(model.outputs)
-    reference = _outputs(model, feeds, names)
-    spread = float(np.mean([np.var(array) for array in reference])) + 1e-30
+    reference = _outputs(model, feeds)
 
     def one(group: Group) -> Sensitivity:
         ranking = rankings[group.name]
         half = ranking.free + (group.size - ranking.free) // 2
         halved = _refitted(model, group, ranking.order[:half], statistics)
-        found = _outputs(halved, feeds, names)
-        error = float(np.mean([np.mean((a - b) ** 2) for a, b in zip(found, reference, strict=True)]))
-        return Sensitivity(group.name, half, error / spread)
+        return Sensitivity(group.name, half, _relative(reference, _outputs(halved, feeds)))
 
     with one_blas_thread():
         return {result.group: result for result in ordered_map(one, groups, workers=workers)}
 
 
-def _outputs(model: Model, feeds: Sequence[Mapping[str, np.ndarray]], names: list[str]) -> list[np.ndarray]:
+def output_error(model: Model, changed: Model, feeds: Sequence[Mapping[str, np.ndarray]]) -> float:
+    """Mean squared change of the outputs, relative to their variance: what sensitivities and their sums predict."""
+    return _relative(_outputs(model, feeds), _outputs(changed, feeds))
+
+
+def _relative(reference: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    spread = float(np.mean([np.var(array) for array in reference])) + 1e-30
+    return float(np.mean([np.mean((a - b) ** 2) for a, b in zip(found, reference, strict=True)])) / spread
+
+
+def _outputs(model: Model, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
     """Outputs as float64, per feed and output; probabilities are read as log-odds so that errors are not squashed."""
+    names = list(model.outputs)
     opened = runtime.session(model.data)
     runs = [runtime.run(opened, feed, names) for feed in feeds]
     return [_unsquash(run[name].astype(np.float64)) for run in runs for name in names]

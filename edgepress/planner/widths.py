@@ -1,17 +1,19 @@
-"""How wide each group stays: greedy on error per cost, in steps that the target rewards.
+"""How wide groups may stay, and what each width is predicted to cost the answer.
 
-Start with everything (less what is lossless). Take, again and again, the step (group, 1, 2, 4 or 8 multiples) with the
-least rise of scaled error per unit of cost saved; the states passed on the way are the ladder of candidates::
-
-    error_g(k) = curve_g[k] * sensitivity_g / curve_g[half_g]
+    error_g(k) = curve_g[k] * sensitivity_g / curve_g[half_g]        error = sum over g of error_g(k_g)
 
 Kept widths are multiples of the target's multiple; at least a tenth of a group stays. A group no wider than one
-multiple is left alone, except for lossless removals when the multiple is 1.
+multiple is left alone, except for lossless removals when the multiple is 1. Which widths to take is the matter of
+:mod:`edgepress.planner.allocations`.
+
+The sum is a prediction of the mean squared change of the outputs, relative to their variance: each term is measured at
+half the width, with this group alone pruned, and follows the group's curve elsewhere. Changes of several groups count
+as uncorrelated, and that later layers are refitted to what earlier ones lost is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +24,7 @@ from edgepress.planner.cost import Costs
 from edgepress.planner.sensitivity import Sensitivity
 from edgepress.scores.base import Ranking
 
-STEPS = (1, 2, 4, 8)
 KEEP = 0.1
-
-Cost = Callable[[Mapping[str, int]], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Widths:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Everything the greedy needs; :meth:`path` walks down."""
+    """Everything an allocation needs: which widths there are, and what they cost the answer."""
 
     groups: tuple[Group, ...]
     rankings: Mapping[str, Ranking]
@@ -50,52 +49,46 @@ class Ladder:
         """Only what is free: dead, constant and exactly dependent channels, down to a rewarded width."""
         removed = {}
         for group in self.groups:
-            width = self._up(group.size - self.rankings[group.name].free)
+            width = self.up(group.size - self.rankings[group.name].free)
             if width < group.size:
                 removed[group.name] = group.size - width
         return Widths(removed, 0.0)
 
-    def path(self, cost: Cost) -> list[Widths]:
-        """Every state of the greedy, mildest first, down to the narrowest widths allowed (the start is left out)."""
-        removed = dict(self.lossless().removed)
-        states = []
-        while step := self._best(removed, cost(removed), cost):
-            removed = {**removed, step[0]: step[1]}
-            states.append(self._state(removed))
-        return states
+    def choices(self, group: Group) -> list[int]:
+        """Every number of channels that a group may lose, rising; the first is what is lossless."""
+        free = self.lossless_of(group)
+        floor = self.floor(group)
+        widths = range(self.up(group.size - free), 0, -self.multiple)
+        return [free, *(group.size - width for width in widths if floor <= width < group.size - free)]
 
-    def _state(self, removed: Mapping[str, int]) -> Widths:
-        return Widths(removed, sum(self._error(name, count) for name, count in removed.items()))
+    def lossless_of(self, group: Group) -> int:
+        """Channels of one group that :meth:`lossless` removes."""
+        return max(0, group.size - self.up(group.size - self.rankings[group.name].free))
 
-    def _best(self, removed: Mapping[str, int], now: float, cost: Cost) -> tuple[str, int] | None:
-        """The cheapest next step as (group, removed in total)."""
-        best: tuple[float, str, int] | None = None
-        for group in self.groups:
-            gone = removed.get(group.name, 0)
-            for count in self._choices(group, gone):
-                saved = now - cost({**removed, group.name: count})
-                rise = self._error(group.name, count) - self._error(group.name, gone)
-                if saved > 1e-12 and (best is None or rise / saved < best[0]):
-                    best = (rise / saved, group.name, count)
-        return None if best is None else best[1:]
+    def floor(self, group: Group) -> int:
+        """The least width."""
+        return max(self.multiple, int(np.ceil(KEEP * group.size)))
 
-    def _choices(self, group: Group, gone: int) -> list[int]:
-        """Removed totals that the next step may reach."""
-        floor = max(self.multiple, int(np.ceil(KEEP * group.size)))
-        start = self._up(group.size - gone)
-        widths = [start - step * self.multiple for step in STEPS]
-        return sorted({group.size - width for width in widths if floor <= width < group.size - gone})
-
-    def _error(self, name: str, count: int) -> float:
-        ranking, sensitivity = self.rankings[name], self.sensitivities.get(name)
-        if sensitivity is None:
-            return float(ranking.cost[count])
-        at_half = float(ranking.cost[sensitivity.half])
-        return float(ranking.cost[count]) * (sensitivity.error / at_half if at_half > 0 else 1.0)
-
-    def _up(self, width: int) -> int:
+    def up(self, width: int) -> int:
         """The next rewarded width."""
         return self.multiple * -(-max(width, 1) // self.multiple)
+
+    def state(self, removed: Mapping[str, int]) -> Widths:
+        """A state with its prediction; groups that lose nothing are left out."""
+        kept = {name: count for name, count in removed.items() if count}
+        return Widths(kept, sum(self.error(name, count) for name, count in kept.items()))
+
+    def error(self, name: str, count: int) -> float:
+        """Predicted error of the answer with the first ``count`` channels of one group gone."""
+        sensitivity, curve = self.sensitivities.get(name), self.curve(name, count)
+        if sensitivity is None:
+            return curve
+        at_half = self.curve(name, sensitivity.half)
+        return curve * (sensitivity.error / at_half if at_half > 0 else 1.0)
+
+    def curve(self, name: str, count: int) -> float:
+        """Squared error of the outputs of the layers that read the group."""
+        return float(self.rankings[name].cost[count])
 
 
 def removed_channels(groups: Sequence[Group], rankings: Mapping[str, Ranking], widths: Widths) -> tuple[Cut, ...]:

@@ -69,6 +69,25 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruning:
+    """What was predicted of a model that lost channels; what was measured of it stands in its variant, or beside it.
+
+    Attributes:
+        error: mean squared change of the outputs relative to their variance: the sum of the errors of all groups.
+        measured_error: the same on hold-out samples; None for integer forms.
+        file_bytes: of the float file; None for integer forms.
+        latency: time over that of the cleaned model; None for integer forms.
+        latency_by: the table of times measured layer by layer, or the staircase of the target.
+    """
+
+    error: float
+    measured_error: float | None
+    file_bytes: int | None
+    latency: float | None
+    latency_by: Literal["table", "staircase"]
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One model that was weighed: the original, plain int8, or a candidate.
 
@@ -85,6 +104,7 @@ class Variant:
         verdict: ``written``, or why not.
         predicted: error that the allocation of bits predicted for the answers (nats, or noise over signal), of rounding
             weights alone and with nothing made up for; None where all layers have one width.
+        pruning: what was predicted of its lost channels; None where it lost none.
     """
 
     name: str
@@ -98,6 +118,7 @@ class Variant:
     operators: Mapping[str, int]
     verdict: str
     predicted: float | None = None
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True, slots=True)

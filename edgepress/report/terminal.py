@@ -150,6 +150,10 @@ def _everything(report: Report, console: Console) -> None:
     headings = ["variant", "file", "latency", "quality", "verdict"]
     variants = [_variant_cells(variant) for variant in report.variants]
     layout.show(console, layout.table(console, headings, variants, prose=True))
+    pruned = [_pruned_cells(variant) for variant in report.variants if variant.pruning is not None]
+    if pruned:
+        headings = ["pruned", "error", "predicted", "file", "predicted", "time", "predicted"]
+        layout.show(console, layout.table(console, headings, pruned))
     if report.layers:
         headings = ["layer", "op", "width", "runs as", "reason"]
         body = [[row.node, row.op, _width(row), row.runs_as, row.reason] for row in report.layers]
@@ -179,6 +183,20 @@ def _variant_cells(variant: Variant) -> list[str]:
     unit = "dB" if quality is not None and quality.measure == "sqnr" else "percent"
     after = None if quality is None else quality.after
     return [variant.name, cell(variant.file_bytes, "bytes"), cell(took, "ms"), cell(after, unit), variant.verdict]
+
+
+def _pruned_cells(variant: Variant) -> list[str]:
+    """What was measured of a variant that lost channels, and what was predicted: times are over the cleaned model's."""
+    pruning, ratio = variant.pruning, variant.ratio.get(min(variant.ratio, default=0))
+    if pruning is None:
+        return [variant.name]
+    measured = None if ratio is None else ratio.median
+    errors = (
+        numbers.DASH if value is None else numbers.short(value) for value in (pruning.measured_error, pruning.error)
+    )
+    files = (cell(value, "bytes") for value in (variant.file_bytes, pruning.file_bytes))
+    times = (numbers.DASH if value is None else numbers.fixed(value) for value in (measured, pruning.latency))
+    return [variant.name, *errors, *files, *times]
 
 
 def pairs(report: Report) -> list[tuple[str, str]]:
