@@ -30,6 +30,7 @@ def check(matrix: np.ndarray, owner: np.ndarray, size: int) -> None:
     found, wanted = largest_without(values, vectors, owner, size), brute(matrix, owner, size)
     assert found.shape == (size,) and found.dtype == np.float64
     assert np.abs(found - wanted).max() <= 2 * CLOSE * values[0] + 1e-12
+    assert (found >= wanted - 1e-9 * values[0] - 1e-12).all() and (found <= values[0]).all()
 
 
 def rotated(values: np.ndarray, seed: int) -> np.ndarray:
@@ -95,9 +96,13 @@ def test_nothing_is_left_of_nothing(size: int) -> None:
 
 
 def test_a_unit_that_owns_all_or_nothing() -> None:
-    matrix = rotated(np.array([4.0, 3.0, 1.0]), 0)
-    values, vectors = spectrum(matrix)
-    assert largest_without(values, vectors, np.zeros(3, int), 2) == pytest.approx([0, 4])
+    values, vectors = spectrum(rotated(np.array([4.0, 3.0, 1.0]), 0))
+    assert largest_without(values, vectors, np.zeros(3, int), 2).tolist() == [0, values[0]]
+
+
+def test_a_unit_beside_what_leads_takes_nothing_along() -> None:
+    values, vectors = spectrum(np.diag([4.0, 3.0, 1.0]))
+    assert largest_without(values, vectors, np.array([-1, 0, 1]), 2).tolist() == [values[0], values[0]]
 
 
 def test_deleting_never_raises_the_radius() -> None:
