@@ -19,7 +19,7 @@ import click
 
 from edgepress import __version__, targets
 from edgepress.errors import BudgetMissed, DataError, EdgepressError, OutputError
-from edgepress.request import ALLOCATIONS
+from edgepress.request import ALLOCATIONS, SCORE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,6 +117,7 @@ def main() -> None:
       edgepress quantize model.onnx --data samples.npz   only quantize
       edgepress bench model.onnx model.edge.onnx         time against each other
       edgepress explain model.onnx                       what can be cut, and why
+      edgepress score model.onnx --data samples.npz      what channels are worth
       edgepress ops model.onnx                           operators that are known
     """  # noqa: D301  (click wants a real backspace before lines it must not fold)
 
@@ -297,6 +298,80 @@ def ops(models: tuple[Path, ...], unknown: bool, as_json: bool) -> None:
         raise click.UsageError("--unknown needs a MODEL to look into.")
     found = pipeline.operators(models, unknown=unknown)
     _print(found, as_json, lambda console: page.render(found, console), lambda: page.lines(found))
+
+
+_scoring_options = (
+    click.option("--labels", is_flag=True, help="Gradients are of the labels, not of the model's own answers."),
+    _recipe,
+    _workers,
+)
+_statistics_output = click.option(
+    "-o", "--output", type=PATH, required=True, metavar="NPZ", help="Where to write the statistics."
+)
+
+
+@main.command(short_help="Save what scores need of the samples.")
+@_model
+@_options(
+    _data,
+    _statistics_output,
+    click.option("--score", default=SCORE, show_default=True, metavar="NAME,...", help="The scores, one or several."),
+    click.option("--shard", default="1/1", show_default=True, metavar="I/N", help="Only the I-th of N parts."),
+    *_scoring_options,
+    click.option("--seed", default=0, show_default=True, help="Seed of the order of the samples and of all draws."),
+    _quiet,
+    _json,
+    _debug_option,
+)
+def calibrate(model: Path, data: str | None, output: Path, quiet: bool, as_json: bool, **settings: Any) -> None:
+    """Observe once what scores need of all samples of --data, or of a part of them, and save it."""
+    from edgepress import pipeline
+    from edgepress.report import scores as page
+
+    if data is None:
+        raise DataError("Statistics are of samples of what the model will meet: give them by --data.")
+    saved = pipeline.calibrate(model, data, output, progress=_listener(quiet), **settings)
+    _print(saved, as_json, lambda console: page.render_saved(saved, console), lambda: page.saved_pairs(saved))
+
+
+@main.command(short_help="Put saved shards together.")
+@click.argument("files", type=PATH, nargs=-1, required=True, metavar="NPZ...")
+@_options(_statistics_output, _json, _debug_option)
+def merge(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
+    """Put together what calibrate saved of several shards: the same statistics as without shards, bit for bit."""
+    from edgepress import pipeline
+    from edgepress.report import scores as page
+
+    saved = pipeline.merge(files, output)
+    _print(saved, as_json, lambda console: page.render_saved(saved, console), lambda: page.saved_pairs(saved))
+
+
+@main.command(short_help="Say what every channel is worth.")
+@_model
+@_options(
+    _data,
+    click.option("--statistics", type=PATH, metavar="NPZ", help="What calibrate or merge saved, in place of --data."),
+    click.option("--score", default=SCORE, show_default=True, metavar="NAME",
+                 help="By which method; several: NAME=WEIGHT,NAME=WEIGHT."),
+    click.option("-o", "--output", type=PATH, metavar="JSON",
+                 help="Where to write; an .npz goes beside it.  [default: MODEL.scores.json in this folder]"),
+    *_scoring_options,
+    click.option("--seed", type=int, metavar="N", help="Seed of the order of the samples and of all draws.  "
+                 "[default: that of --statistics, or 0]"),
+    _quiet,
+    _json,
+    _debug_option,
+)  # fmt: skip
+def score(model: Path, data: str | None, output: Path | None, quiet: bool, as_json: bool, **settings: Any) -> None:
+    """Score every channel of MODEL that may go, the least important first."""
+    from edgepress import pipeline
+    from edgepress.pipeline.scoring import npz_path
+    from edgepress.report import scores as page
+
+    place = output or Path(f"{model.stem}.scores.json")
+    found = pipeline.score(model, data, output=place, progress=_listener(quiet), **settings)
+    written = [str(place), str(npz_path(place))]
+    _print(found, as_json, lambda console: page.render(found, console, written), lambda: page.pairs(found, written))
 
 
 def _files(*sources: str | None) -> list[Path]:

@@ -51,6 +51,7 @@ from edgepress.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+SCORES = ROOT / "docs/scores.md"
 
 
 def script(name: str) -> Any:
@@ -197,7 +198,8 @@ def documented(command: str) -> dict[str, list[str]]:
         others = {f"(`{name}` only)" for name in ("compress", "quantize") if name != command}
         rows = [row for row in rows if not any(row[2].endswith(other) for other in others)]
     else:
-        rows = [row[1:] for row in cells(section(README, "apply, bench, explain, ops")) if row[0] == f"`{command}`"]
+        page = [section(README, "apply, bench, explain, ops"), section(SCORES, "Once for all, and in shards")]
+        rows = [row[1:] for row in cells("".join(page)) if row[0] == f"`{command}`"]
     return {", ".join(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row[0])): row for row in rows}
 
 

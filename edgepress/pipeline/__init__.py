@@ -1,4 +1,4 @@
-"""compress(): the whole flow, and its smaller sisters apply(), explain() and bench().
+"""compress(): the whole flow, and its smaller sisters apply(), explain(), bench(), calibrate(), merge() and score().
 
     read > clean > baseline > analyze > prune > quantize > verify > write
 
@@ -18,6 +18,7 @@ from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
 from edgepress.pipeline.budgets import search_of
 from edgepress.pipeline.build import as_overrides, integer, kept, marked, material, pruned
+from edgepress.pipeline.calibrating import calibrate, merge
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, named_apart
 from edgepress.pipeline.choose import TIE, choose, finalists, ratio_of, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
@@ -31,6 +32,7 @@ from edgepress.pipeline.lowbit import mixed
 from edgepress.pipeline.narrowing import lossless, narrower
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import report
+from edgepress.pipeline.scoring import score
 from edgepress.pipeline.sequences import has_fixed_ranges
 from edgepress.plan import Plan
 from edgepress.quality import Verdict
@@ -40,7 +42,18 @@ from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Applied, Report
 from edgepress.request import Request, check_output, plan_path, report_path
 
-__all__ = ["apply", "bench", "compress", "explain", "explain_operator", "explain_tensor", "operators"]
+__all__ = [
+    "apply",
+    "bench",
+    "calibrate",
+    "compress",
+    "explain",
+    "explain_operator",
+    "explain_tensor",
+    "merge",
+    "operators",
+    "score",
+]
 
 QUANTIZED_WIDTHS = 2
 """Pruned float models that get an int8 form, the strongest acceptable ones."""
