@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from numeric_tools import feed_of, relative, view_of
 from quantize_tools import kernel, parse
 from redistribution_models import KINDS
+from sequence_models import exported
+from zoo import LEGACY
 
 from edgepress.calibrate.feed import Feed
 from edgepress.calibrate.run import SLOPE_CHUNK, collect
@@ -25,6 +27,7 @@ from edgepress.executor import Executor, gradients, per_sample_gradients
 from edgepress.executor.slopes import SlopeRunner
 from edgepress.groups import Group, find_groups
 from edgepress.model import Model
+from edgepress.normalize import normalize
 from edgepress.scores.readers import gates_of, readers_of
 
 B = 0.3 * np.sin(np.arange(99, dtype=np.float32))
@@ -138,13 +141,14 @@ def runner_of(model: Model, loss: str = "outputs", classifies: bool = False, see
 
 def drawn(feed: Feed, runner: SlopeRunner) -> Drawn:
     """The gradient at the output says what was drawn."""
-    chunks = list(enumerate(feed.chunks(SLOPE_CHUNK)))
-    slopes = [runner(number, chunk, [], ["y"])[slope("y")].astype(np.float64) for number, chunk in chunks]
+    chunks, (output,) = list(enumerate(feed.chunks(SLOPE_CHUNK))), runner.executor.model.outputs
+    slopes = [runner(number, chunk, [], [output])[slope(output)].astype(np.float64) for number, chunk in chunks]
     return Drawn([chunk.inputs["x"].astype(np.float64) for _, chunk in chunks], [torch.tensor(one) for one in slopes])
 
 
 def total_loss(outputs: Mapping[str, torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    return (outputs["y"] * weights).sum()
+    (found,) = outputs.values()
+    return (found * weights).sum()
 
 
 def weight_gradients(model: Model, seen: Drawn, names: list[str]) -> list[dict[str, np.ndarray]]:
@@ -186,8 +190,11 @@ def felt(model: Model, group: Group, seen: Drawn, step: float = 1e-6) -> np.ndar
         for (name, axis), index in places.items():
             np.moveaxis(weights[name], axis, 0)[index[channel]] *= factor
         scaled = {name: torch.from_numpy(array) for name, array in weights.items()}
-        pairs = zip(seen.inputs, seen.loss, strict=True)
-        rows = [(executor.run({"x": x}, parameters=scaled)["y"] * loss).flatten(1).sum(1) for x, loss in pairs]
+        rows = []
+        for x, loss in zip(seen.inputs, seen.loss, strict=True):
+            (found,) = executor.run({"x": x}, parameters=scaled).values()
+            own = found * loss
+            rows.append((own if len(own) == len(x) else own.movedim(1, 0)).flatten(1).sum(1))  # or steps first
         return torch.cat(rows).numpy()
 
     columns = [(losses(c, 1 + step) - losses(c, 1 - step)) / (2 * step) for c in range(group.size)]
@@ -314,6 +321,19 @@ def test_gates_are_finite_differences(name: str) -> None:
         wanted = felt(this.model, group, seen)
         assert np.abs(wanted).max() > 1e-4
         check_gates(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["crnn", "gru_denoiser", "vit"])
+def test_gates_of_exported_networks(name: str) -> None:
+    """As torch writes them: steps first and not, heads, bidirectional layers on top of each other."""
+    network, samples = exported(name, LEGACY)
+    model = normalize(network, [samples]).model
+    this = Net(model, samples["x"].shape[1:])
+    feed = this.feed(11)
+    seen = drawn(feed, runner_of(model))
+    for group in this.groups:
+        probe = gates_of(model, group, "outputs")
+        check_gates(collected(this, feed, [probe])[probe.name], felt(model, group, seen))
 
 
 @pytest.mark.parametrize("loss", ["answer", "labels"])
