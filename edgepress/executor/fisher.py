@@ -71,6 +71,8 @@ def likelihood(outputs: Mapping[str, torch.Tensor], temperature: float, generato
     """(one-hot of a drawn label - probabilities) . logits: its gradient is that of the log-likelihood."""
     logits = _logits(outputs)
     answer = torch.softmax(logits.detach() / temperature, dim=1)
+    if not bool(torch.isfinite(answer).all()):
+        raise DataError("The answers of this model hold NaN on these samples: mend the samples or the model.")
     return _toward(logits, answer, torch.multinomial(answer, 1, generator=generator))
 
 
