@@ -3,7 +3,7 @@
     --mac-ratio    multiply-adds, exact
     --size-ratio   bytes of the file: of the float form with --no-quantize, of the integer form where --bits names its
                    width; where every layer gets a width of its own, bits reach the size and pruning leaves it to them
-    --speedup      the latency table of this machine (:mod:`edgepress.planner.timing`), corrected by a timing of each model
+    --speedup      the latency table of this machine (:mod:`edgepress.planner.timing`), corrected by timing each model
 
 The bytes of the integer form that pruning does not change are taken from one that is made of the whole model.
 """
@@ -33,7 +33,9 @@ MARK = 16
 
 def search_of(request: Request, context: Context, analysis: Analysis, original_bytes: int) -> Search:
     """How narrower models are looked for; times the layers of the model where speed is asked for."""
-    table = _table(request, context, analysis) if request.speedup is not None and analysis.ladder.groups else None
+    if not analysis.ladder.groups:
+        return Search(request.allocation)
+    table = None if request.speedup is None else _table(request, context, analysis)
     return Search(request.allocation, tuple(_budgets(request, context, analysis, original_bytes, table)), table)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -79,6 +80,11 @@ class Narrower:
     judged: Judge
     table: LatencyTable | None = None
 
+    @cached_property
+    def size(self) -> FileSize:
+        """Bytes of the float file."""
+        return FileSize.of(self.context.model, self.analysis.ladder.groups, self.context.model.size)
+
     def __call__(self, widths: Widths) -> Candidate:
         """The candidate, with what was predicted of it."""
         ladder = self.analysis.ladder
@@ -91,13 +97,13 @@ class Narrower:
         )
 
     def _predicted(self, widths: Widths, cuts: Sequence[Cut], model: Model) -> Pruning:
-        costs, groups, original = self.analysis.ladder.costs, self.analysis.ladder.groups, self.context.model
+        costs, original = self.analysis.ladder.costs, self.context.model
         feeds = [part.inputs for part in first(self.context.hold_out, SENSITIVITY_SAMPLES).chunks(SENSITIVITY_SAMPLES)]
         staircase = costs.staircase(widths.removed) / (costs.staircase({}) or 1.0)
         return Pruning(
             error=widths.predicted,
             measured_error=output_error(original, model, feeds),
-            file_bytes=round(FileSize.of(original, groups, original.size)(widths.removed)) + mark_bytes(cuts, None),
+            file_bytes=round(self.size(widths.removed)) + mark_bytes(cuts, None),
             latency=staircase if self.table is None else self.table.ratio(widths.removed),
             latency_by="staircase" if self.table is None else "table",
         )
