@@ -20,6 +20,9 @@ from edgepress.targets import releases
 
 AUTO = "auto"
 TASKS = ("auto", "classify", "regress")
+SCORE = "redundancy"
+"""Which channels go first where nothing else is said."""
+
 ALLOCATIONS = ("uniform", "curve", "hybrid", "dynamic", "anneal")
 SUFFIX = ".edge.onnx"
 
@@ -59,6 +62,7 @@ class Request:
         save_overrides: where the ranges and scales of the result go, in the same form; None writes none.
         dry_run: decide and report, write nothing.
         bench_seconds: how long each round of timing lasts.
+        score: which channels go first: a name, ``NAME@LOSS``, or several with weights (``scores.registry``).
         allocation: how removals are spread over groups of channels, one of ``ALLOCATIONS``.
 
     Raises:
@@ -94,6 +98,7 @@ class Request:
     save_overrides: Path | None = None
     dry_run: bool = False
     bench_seconds: float = 8.0
+    score: str = SCORE
     allocation: str = "hybrid"
 
     def __post_init__(self) -> None:
@@ -147,6 +152,8 @@ class Request:
             )
         if self.save_overrides is not None and self.prune and self.quantize:
             raise InputError("--save-overrides speaks of the weights as they came, which pruning cuts: do not prune.")
+        if self.score != SCORE and not self.prune:
+            raise InputError("--score says which channels go first, and --no-prune not to: leave one of them out.")
         if self.speedup is not None and targets.find(self.target).artifact:
             raise InputError(
                 f"--speedup cannot be checked for {self.target}, which this machine is not: leave it out, and time the "

@@ -41,6 +41,8 @@ from edgepress.quantize.baseline import plain_static_int8
 from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Applied, Report
 from edgepress.request import Request, check_output, plan_path, report_path
+from edgepress.scores import Options
+from edgepress.scores.registry import find as find_score
 
 __all__ = [
     "apply",
@@ -76,6 +78,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         BudgetMissed: an explicit budget is out of reach; ``report`` describes the best found, nothing is written.
     """
     recorder = Recorder(progress or Silent())
+    find_score(request.score, Options(positions=1))  # a name that is none is said before any work
     with recorder.stage("read") as stage:
         opened = read(request)
         stage.note(f"{len(opened.model.nodes)} nodes, {opened.model.parameters:,} weights, opset {opened.model.opset}")
@@ -112,7 +115,7 @@ def _candidates(
     analysis = None
     if request.prune:
         with recorder.stage("analyze") as stage:
-            analysis = analyze(context)
+            analysis = analyze(context, request.score, classifies=judged.limit.measure != "sqnr")
             stage.note(f"{len(analysis.ladder.groups)} groups may shrink, {len(analysis.refusals)} may not")
         with recorder.stage("prune") as stage:
             free = lossless(context, analysis, judged)

@@ -63,7 +63,12 @@ class Findings:
             plain=None,
             plain_verdict=None,
             refusals=(*skipped, *refusals),
-            provenance={"version": __version__, "budgets": budgets(request)},
+            provenance={
+                "version": __version__,
+                "budgets": budgets(request),
+                "score": request.score,
+                "allocation": request.allocation,
+            },
         )
 
     @property
