@@ -206,25 +206,29 @@ def _sharing(readers: Sequence[Reader], apart: Collection[str]) -> list[list[Rea
 def _through_weights(shared: Sequence[Reader], values: Arrays) -> tuple[np.ndarray, Slopes]:
     """Weights times their gradients, summed over outputs [samples, columns], and the squared gradients."""
     pairs = [_rows(reader, values) for reader in shared]
-    outputs, rows = (np.concatenate(arrays, axis=1) for arrays in zip(*pairs, strict=True))
+    outputs, rows = pairs[0] if len(pairs) == 1 else (np.concatenate(own, axis=1) for own in zip(*pairs, strict=True))
     weights = shared[0].part.matrix()[:, :-1].astype(np.float32)
+    bias = outputs.sum(1)
     if outputs.shape[1] == 1:  # one position: squares of products are products of squares
         g, x = outputs[:, 0], rows[:, 0]
-        return x[:, :-1] * (g @ weights), Slopes.of(np.square(g).T @ np.square(x), g.T @ x, len(g))
-    gradient = outputs.transpose(0, 2, 1) @ rows
-    columns = np.einsum("noc,oc->nc", gradient[:, :, :-1], weights)
-    return columns, Slopes.of(np.einsum("noc,noc->oc", gradient, gradient), gradient.sum(0), len(gradient))
+        columns, squares, total = x * (g @ weights), np.square(g).T @ np.square(x), g.T @ x
+    else:
+        gradient = outputs.transpose(0, 2, 1) @ rows
+        columns = np.einsum("noc,oc->nc", gradient, weights)
+        squares, total = np.einsum("noc,noc->oc", gradient, gradient), gradient.sum(0)
+    squares, total = np.column_stack([squares, np.square(bias).sum(0)]), np.column_stack([total, bias.sum(0)])
+    return columns, Slopes.of(squares, total, len(bias))
 
 
 def _rows(reader: Reader, values: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Output gradients [samples, positions, outputs] and inputs with a one [samples, positions, columns + 1]."""
+    """Output gradients [samples, positions, outputs] and inputs [samples, positions, columns]."""
     geometry, felt = reader.part.geometry, values[slope(reader.felt)]
     counted = [felt.shape[axis] for axis in geometry.crosswise(reader.felt, felt.ndim)] or [len(felt)]
-    flat = geometry.rows(values, None)
-    rows = np.ones((len(flat), flat.shape[1] + 1), np.float32)
-    rows[:, :-1] = flat
-    samples, outputs = int(values[SAMPLES]), geometry.outputs(felt, None).astype(np.float32, copy=False)
-    return _by_sample(outputs, counted, samples), _by_sample(rows, counted, samples)
+    outputs, rows = (
+        _by_sample(flat.astype(np.float32, copy=False), counted, int(values[SAMPLES]))
+        for flat in (geometry.outputs(felt, None), geometry.rows(values, None))
+    )
+    return outputs, rows
 
 
 def _through_inputs(reader: Reader, values: Arrays) -> np.ndarray | None:
