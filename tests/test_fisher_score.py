@@ -236,6 +236,15 @@ def test_channels_of_small_magnitude_go_first_by_their_magnitude(method: Literal
     assert (np.diff(own[rest]) >= 0).all() and own[rest[0]] > 0
 
 
+def test_a_loud_channel_makes_no_other_one_small() -> None:
+    """Small is measured by the median."""
+    this = classifier()
+    loud = scaled(this, this.groups[0], 1, 1e3)
+    score = Fisher("answer", "weights")
+    found = statistics(loud, loud.feed(24), score, classifies=True)
+    assert (score.score(loud.model, loud.groups[0], found) >= 0).all()
+
+
 def test_gates_know_no_magnitude() -> None:
     this, _ = with_small()
     score = Fisher("answer")

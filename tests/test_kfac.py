@@ -310,12 +310,13 @@ def test_flatness_lowers_costs_by_its_share_at_most(name: str, number: int, meth
 
 
 @each
-def test_flatness_weighs_in_at_every_step_of_surgery(name: str, number: int) -> None:
+@pytest.mark.parametrize("flatness", [FLATNESS, 0.95])
+def test_flatness_weighs_in_at_every_step_of_surgery(name: str, number: int, flatness: float) -> None:
     this = case(name)
     group, model = this.net.groups[number], this.net.model
-    score = this.score(flatness=FLATNESS)
+    score = this.score(flatness=flatness)
     fall = falls(this, group)
-    forgiven = 1 - FLATNESS * fall / fall.max()
+    forgiven = 1 - flatness * fall / fall.max()
     order = order_of(score, model, group, this.statistics).tolist()
     costs = np.array([surgeon(this, group, order[:count]) for count in range(group.size + 1)])
     found = score.score(model, group, this.statistics)
