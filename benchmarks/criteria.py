@@ -7,7 +7,7 @@
     prune        every criterion, without and with the least-squares refit, at shares of the multiply-adds. All criteria
                  get the same widths (every group loses the same share), so that only the choice of channels differs.
     correlation  Spearman's rank correlation of each score with the true loss of removing single units, group by group
-    goals        what ``edgepress compress`` loses at the shares that were asked for, without labels or training
+    goals        what is lost at the shares that were asked for, without labels or training
     allocation   how removals are spread over groups: the default criterion under every ``--allocation``
     cost         CPU time of the statistics against plain passes over the same samples, memory against their number
 
@@ -40,14 +40,14 @@ import zoo
 
 from edgepress.groups import Group
 from edgepress.model import Model
-from edgepress.pipeline.analysis import refusal_of
+from edgepress.pipeline.analysis import analyze, refusal_of
 from edgepress.pipeline.build import pruned
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.observing import observe
 from edgepress.pipeline.passes import passes
 from edgepress.pipeline.prepare import clean, context_of, read
 from edgepress.plan import Cut
-from edgepress.planner import Costs
+from edgepress.planner import ALLOCATIONS, Costs, removed_channels
 from edgepress.request import Request
 from edgepress.scores import Options, order_of
 from edgepress.scores.base import consumers
@@ -69,16 +69,16 @@ MOST = 2000
 UNITS, CHECKED = 12, 256
 """Units of a group that are removed alone, and test images that this is measured on."""
 
+SAMPLES = zoo.SAMPLES
+HOWS = ("uniform", "curve", "hybrid", "dynamic")
 MANY = 4096
 """Unlabelled images for the goals: a fully connected layer gets one row of each, so 1024 are few for 784 inputs."""
 
 GOALS = (
-    ("fashion_vgg7bn_bn", ("--mac-ratio", "0.5"), 0.8),
-    ("cifar10_resnet56_bn", ("--mac-ratio", "0.5"), 1.0),
-    ("mnist_lenet5caffe", ("--size-ratio", "0.05"), 0.7),
-    ("mnist_lenet300100", ("--size-ratio", "0.2"), 1.0),
-)
-"""Model, what it is cut down to, points it may lose."""
+    ("fashion_vgg7bn_bn", "macs", 0.5, 0.8), ("cifar10_resnet56_bn", "macs", 0.5, 1.0),
+    ("mnist_lenet5caffe", "weights", 0.05, 0.7), ("mnist_lenet300100", "weights", 0.2, 1.0),
+)  # fmt: skip
+"""Model, what is cut down and to which share, points it may lose."""
 
 
 class Subject:
@@ -213,43 +213,40 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray((last - (count - 1) / 2)[place])
 
 
-def goals(name: str, options: argparse.Namespace) -> list[Row]:
-    """What the tool loses at the budgets that were asked for."""
-    zoo.SAMPLES = MANY
+def goals(subject: Subject, options: argparse.Namespace) -> list[Row]:
+    """What is lost at the shares that were asked for: whole channels, no rounding of widths, all test images."""
     rows = []
-    for model, budget, allowed in GOALS:
-        if model == name:
-            for seed in range(options.seeds):
-                rows += _goal(name, budget, allowed, seed)
+    for name, what, share, allowed in GOALS:
+        if name == subject.name:
+            found = _spread(subject, 1, (what,), (share,), ("hybrid", "dynamic"))
+            rows += [{**row, "met": {"loss": row["loss"] <= allowed}} for row in found]
     return rows
 
 
-def _goal(name: str, budget: tuple[str, str], allowed: float, seed: int) -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder:
-        case = quantize.Case(name, Path(folder))
-        words = [*budget, "--no-quantize", "--width-multiple", "1", "--max-drop", "5", "--seed", str(seed)]
-        model, report = case.tool("compress", *words)
-        found = case.loss(model)
-        row = {"model": name, "budget": " ".join(budget), "seed": seed, "form": report["chosen"], **found,
-               "parameters": model.parameters / case.model.parameters, "bytes": model.size / case.bytes,
-               "met": {"loss": found["loss"] <= allowed}}  # fmt: skip
-        _say(row)
-        return [row]
+def allocation(subject: Subject, options: argparse.Namespace) -> list[Row]:
+    """The default criterion under every way to spread removals, at the target's multiples and without rounding."""
+    multiples = sorted({1, subject.context.multiple})
+    return [row for multiple in multiples for row in _spread(subject, multiple, ("macs",), (0.75, 0.5), HOWS)]
 
 
-def allocation(name: str, options: argparse.Namespace) -> list[Row]:
-    """The default criterion at half the multiply-adds, under every way to spread removals."""
+def _spread(
+    subject: Subject, multiple: int, costs: Sequence[str], shares: Sequence[float], hows: Sequence[str]
+) -> list[Row]:
+    """Pruned models, one for every cost, share and allocation."""
+    context = dataclasses.replace(subject.context, multiple=multiple)
+    ladder = analyze(context, classifies=True).ladder
     rows = []
-    for how in ("uniform", "curve", "hybrid", "dynamic"):
-        for share in (0.75, 0.5):
-            for seed in range(options.seeds):
-                with tempfile.TemporaryDirectory() as folder:
-                    case = quantize.Case(name, Path(folder))
-                    words = ["--mac-ratio", str(share), "--no-quantize", "--width-multiple", "1", "--max-drop", "100"]
-                    model, report = case.tool("compress", *words, "--allocation", how, "--seed", str(seed))
-                    rows.append({"model": name, "allocation": how, "share": share, "seed": seed,
-                                 "form": report["chosen"], **case.loss(model)})  # fmt: skip
-                    _say(rows[-1])
+    for name, share, how in ((name, share, how) for name in costs for share in shares for how in hows):
+        cost = {"macs": ladder.costs.macs, "weights": ladder.costs.weights}[name]
+        state = ALLOCATIONS[how].within(ladder, cost, share * cost({}))
+        if state is None:
+            continue
+        model = pruned(context, removed_channels(ladder.groups, ladder.rankings, state))
+        left = {each: function(state.removed) / function({}) for each, function in
+                (("macs", ladder.costs.macs), ("weights", ladder.costs.weights))}  # fmt: skip
+        rows.append({"model": subject.name, "seed": subject.seed, "cost": name, "share": share, "allocation": how,
+                     "multiple": multiple, **left, "predicted": state.predicted, **subject.judged(model)})  # fmt: skip
+        _say(rows[-1])
     return rows
 
 
@@ -336,10 +333,10 @@ def cost(name: str, _: argparse.Namespace) -> list[Row]:
     return rows
 
 
-BY_SEED: dict[str, Callable[[Subject, argparse.Namespace], list[Row]]] = {"prune": prune, "correlation": correlation}
-BY_MODEL: dict[str, Callable[[str, argparse.Namespace], list[Row]]] = {
-    "goals": goals, "allocation": allocation, "cost": cost,
+BY_SEED: dict[str, Callable[[Subject, argparse.Namespace], list[Row]]] = {
+    "prune": prune, "correlation": correlation, "goals": goals, "allocation": allocation,
 }  # fmt: skip
+BY_MODEL: dict[str, Callable[[str, argparse.Namespace], list[Row]]] = {"cost": cost}
 
 
 def _say(row: Row) -> None:
@@ -369,9 +366,12 @@ def main() -> None:
             if section in BY_MODEL:
                 _keep(options.out, section, name, None, BY_MODEL[section](name, options))
                 continue
+            if section == "goals" and name not in {model for model, *_ in GOALS}:
+                continue
+            zoo.SAMPLES, most = (MANY, 10_000) if section == "goals" else (SAMPLES, options.most)
             for seed in range(options.seeds):
                 with tempfile.TemporaryDirectory() as folder:
-                    rows = BY_SEED[section](Subject(name, seed, Path(folder), options.most), options)
+                    rows = BY_SEED[section](Subject(name, seed, Path(folder), most), options)
                 _keep(options.out, section, name, seed, rows)
         criteria_report.write(section, options.out)
 

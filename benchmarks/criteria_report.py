@@ -119,14 +119,18 @@ def _plain(rows: Sequence[Row], _: Path) -> str:
 
 
 def _allocation(rows: Sequence[Row], _: Path) -> str:
+    keys = ("model", "multiple", "cost", "share", "allocation")
     found = []
-    for key in dict.fromkeys((row["model"], row["share"], row["allocation"]) for row in rows):
-        own = [row for row in rows if (row["model"], row["share"], row["allocation"]) == key]
-        found.append({"model": key[0], "share": key[1], "allocation": key[2], "loss": _mean(own, "loss"),
-                      "kl": float(np.mean([row["kl"] for row in own])), "seeds": len(own)})  # fmt: skip
-    return table(found)
+    for key in dict.fromkeys(tuple(row[name] for name in keys) for row in rows):
+        own = [row for row in rows if tuple(row[name] for name in keys) == key]
+        means = {name: float(np.mean([row[name] for row in own])) for name in ("macs", "weights", "predicted", "kl")}
+        line = {**dict(zip(keys, key, strict=True)), "loss": _mean(own, "loss"), **means, "seeds": len(own)}
+        if "met" in own[0]:
+            line["met"] = {"loss": all(row["met"]["loss"] for row in own)}
+        found.append(line)
+    return table(found) + "\nMeans of the seeds. `!`: the goal was missed with one of them.\n"
 
 
 REPORTS: dict[str, Callable[[Sequence[Row], Path], str]] = {
-    "prune": _prune, "correlation": _correlation, "goals": _plain, "allocation": _allocation, "cost": _plain,
+    "prune": _prune, "correlation": _correlation, "goals": _allocation, "allocation": _allocation, "cost": _plain,
 }  # fmt: skip
