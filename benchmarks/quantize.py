@@ -55,6 +55,9 @@ PRUNED_GOALS = {("fashion_vggw_bn", 0.5): (0.025, 0.15), ("mnist_lenet5caffe", 1
 SIZED = ("fashion_vggw_bn",)
 """Asked for the size of their goal; what ``--bits auto`` finds for it is smaller, at 0.54 points."""
 SEEDS = 3
+STORED = ("imagenet_mobilenetv1_025_bn", "kws_dscnn", "ultraface_rfb320_opset9")
+"""What the tool does not run in int8 as a whole: widths are compared with weights stored as integers, float arithmetic,
+or the error of the activations would hide that of the weights."""
 
 
 def entry_of(name: str) -> zoo.Entry:
@@ -264,6 +267,7 @@ class Widths:
         request = Request(model=case.path, output=None, data=str(case.calibration), seed=seed, dry_run=True)
         opened = read(request)
         self.model = clean(opened).model
+        self.stored = case.name in STORED
         if opened.feed is None:
             raise SystemExit(f"{case.name}: no samples")
         self.context, _ = context_of(request, self.model, opened.feed)
@@ -298,8 +302,13 @@ class Widths:
         from edgepress.plan import Quantization
 
         few = {name: count for name, count in levels.items() if count < 255}
-        limit = self.context.target.weight_limit
-        settings = Quantization(rounding="joint", levels=few, scales=scales, weight_limit=limit)  # type: ignore[arg-type]
+        settings = Quantization(
+            rounding="joint",
+            levels=few,
+            scales=scales,  # type: ignore[arg-type]
+            weight_limit=self.context.target.weight_limit,
+            compute="float" if self.stored else "int8",
+        )
         made = material(self.context, (), self.model, settings)
         return integer(self.context, made, settings)
 
