@@ -20,10 +20,12 @@ from edgepress.errors import Refusal
 from edgepress.groups import find_groups
 from edgepress.model import Model
 from edgepress.pipeline import scoring
+from edgepress.pipeline.observing import observe
 from edgepress.report.scores import GroupScores, Scores, pairs, render
 from edgepress.request import SCORE
-from edgepress.scores import Redundancy
-from edgepress.scores.registry import BUILT_IN
+from edgepress.scores import Options, Redundancy
+from edgepress.scores.kfac import Kfac
+from edgepress.scores.registry import BUILT_IN, find
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 60
@@ -40,6 +42,24 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def scores(*more: str) -> Scores:
     done("score", "net.onnx", "--data", "x.npz", "-o", "s.json", "-q", *more)
     return Scores.from_json(Path("s.json").read_text())
+
+
+def test_the_spectral_radius_is_reported(here: Path) -> None:
+    """Of every layer that reads a group; other scores have nothing to add."""
+    found = scores("--score", "kfac", "--seed", "4")
+    model = Model.load("net.onnx")
+    score = find("kfac", Options(found.positions, 4))
+    assert isinstance(score, Kfac) and found.groups
+    order = np.random.default_rng(4).permutation(SAMPLES)
+    feed = feed_of(model, {"x": MLP.arrays(SAMPLES)["x"][order]})
+    for group, written in zip(find_groups(model).prunable, found.groups, strict=True):
+        statistics = observe(model, feed, score.needs(model, group), classifies=True, workers=1, seed=4)
+        radius = score.radius(model, group, statistics)
+        assert {what: value for what, value in written.details.items() if what.startswith("spectral")} == {
+            f"spectral radius of {name}": value for name, value in radius.items()
+        }
+        assert 0 < written.details["largest fall by one unit"] <= 1
+    assert not any(group.details for group in scores("--score", "magnitude").groups)
 
 
 # --- what is written --------------------------------------------------------------------------------------------------

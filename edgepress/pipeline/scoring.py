@@ -21,7 +21,7 @@ from edgepress.pipeline.prepare import Opened, clean
 from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.scores import GroupScores, Scores
 from edgepress.request import SCORE, Request
-from edgepress.scores import Options, Score, order_of
+from edgepress.scores import Detailed, Options, Score, order_of
 from edgepress.scores.registry import find
 
 
@@ -179,8 +179,9 @@ def _row(score: Score, observed: Observed, group: Group) -> GroupScores:
             f"The score {score.name} does not give one number for each of the {group.size} channels of {group.name}: "
             "mend or remove its package."
         )
+    details = score.details(observed.model, group, observed.statistics) if isinstance(score, Detailed) else {}
     return GroupScores(
-        group.name, group.size, group.producers, group.consumers, tuple(values.tolist()), tuple(order.tolist())
+        group.name, group.size, group.producers, group.consumers, tuple(values.tolist()), tuple(order.tolist()), details
     )
 
 

@@ -6,8 +6,8 @@ Scores of different groups need not have a common unit, so what is weak is said 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
@@ -34,6 +34,7 @@ class GroupScores:
         consumers: nodes that sum over them.
         scores: of every channel; small numbers go first, but see ``order``.
         order: channels in the order of removal; methods that remove step by step have one of their own.
+        details: what else the score says of the group, by its words.
     """
 
     name: str
@@ -42,6 +43,7 @@ class GroupScores:
     consumers: tuple[str, ...]
     scores: tuple[float, ...]
     order: tuple[int, ...]
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,9 @@ def render(scores: Scores, console: Console, written: Sequence[str] = ()) -> Non
         layout.show(console, layout.table(console, headings, [_cells(group) for group in scores.groups]))
         weak = [[weak.group, str(weak.channel), _short(weak.score)] for weak in scores.weakest]
         layout.show(console, layout.table(console, ("weakest", "channel", "score"), weak))
+    for group in scores.groups:
+        if group.details:
+            layout.paragraph(console, group.name, ", ".join(f"{what} {_short(v)}" for what, v in group.details.items()))
     for reason in merged(scores.refusals, None):
         layout.paragraph(console, "left out", reason)
     for path in written:
@@ -152,6 +157,11 @@ def pairs(scores: Scores, written: Sequence[str] = ()) -> list[tuple[str, ...]]:
         ("score", scores.score),
         ("samples", str(scores.samples)),
         *((f"group.{group.name}", str(group.size), *map(numbers.raw, _range(group))) for group in scores.groups),
+        *(
+            (f"detail.{group.name}", what, numbers.raw(value))
+            for group in scores.groups
+            for what, value in group.details.items()
+        ),
         *(("weakest", weak.group, str(weak.channel), numbers.raw(weak.score)) for weak in scores.weakest),
         *((f"refusal.{refusal.what}", refusal.reason) for refusal in scores.refusals),
         *(("written", path) for path in written),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgepress.scores.base import Elimination, Options, Ordered, Ranking, Score, order_of
+from edgepress.scores.base import Detailed, Elimination, Options, Ordered, Ranking, Score, order_of
 from edgepress.scores.redundancy import Redundancy
 
-__all__ = ["Elimination", "Options", "Ordered", "Ranking", "Redundancy", "Score", "order_of"]
+__all__ = ["Detailed", "Elimination", "Options", "Ordered", "Ranking", "Redundancy", "Score", "order_of"]

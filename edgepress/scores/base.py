@@ -95,6 +95,15 @@ class Elimination(Score, Protocol):
         ...
 
 
+@runtime_checkable
+class Detailed(Score, Protocol):
+    """A score that knows more about a group than a number per channel."""
+
+    def details(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> Mapping[str, float]:
+        """Figures by what they say."""
+        ...
+
+
 def order_of(score: Score, model: Model, group: Group, statistics: Mapping[str, Any]) -> np.ndarray:
     """The order in which a score removes channels: int64 [size]; equal ones by their number."""
     if isinstance(score, Elimination):

@@ -119,6 +119,13 @@ class Kfac:
                 found[fit.name] = largest(gram.inner / gram.rows) * largest(metric[0])
         return found
 
+    def details(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """The spectral radius of every consumer, and the share of a layer's radius that one unit takes along."""
+        radius = {f"spectral radius of {name}": r for name, r in self.radius(model, group, statistics).items()}
+        if not self.flatness:
+            return radius
+        return {**radius, "largest fall by one unit": float(self.fall(model, group, statistics).max())}
+
     def _forgiven(self, model: Model, group: Group, statistics: Mapping[str, Any]) -> np.ndarray:
         """What is left of each unit's cost."""
         if not self.flatness:
