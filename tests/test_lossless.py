@@ -13,7 +13,8 @@ from planted import KINDS, Planted, cnn, everything, everything_free, mlp
 from edgepress import pipeline
 from edgepress.model import Model
 from edgepress.pipeline.analysis import analyze
-from edgepress.pipeline.candidates import Candidate, Judge, lossless
+from edgepress.pipeline.candidates import Candidate, Judge
+from edgepress.pipeline.narrowing import lossless
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.plan import Plan
 from edgepress.request import Request
