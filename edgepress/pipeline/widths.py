@@ -2,11 +2,11 @@
 
     error[l, L] = 1/2 sum_o E (sum over positions of g_o d_o x)^2        d: what rounding layer l to L levels does
 
-``g`` are score gradients of the layer's outputs (``executor.fisher``), ``x`` its input rows: the Fisher information of
-the weights along the rounding error (Tu 2016, section 3: bits by Fisher information), whole sums over the positions of
-a sample, since an error that is alike at all positions adds up. ``d`` comes from the same second-order rounding that is
-carried out later, on at most ``ROWS`` rows of a layer; where a bias takes up the mean, ``x`` is about its mean and the
-deviation of the outputs is matched, as it is then.
+``g`` are score gradients of the layer's outputs (``executor.fisher``), ``x`` its input rows: the Fisher information
+of the weights along the rounding error (Tu 2016, section 3: bits by Fisher information), whole sums over the
+positions of a sample, since an error that is alike at all positions adds up. ``d`` comes from the same second-order
+rounding that is carried out later, on some rows of a layer, all where that is cheap; where a bias takes up the mean,
+``x`` is about its mean and the deviation of the outputs is matched, as it is then.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ from edgepress.quantize.weights.repair import LIMITS
 from edgepress.quantize.weights.scales import best_scales
 
 ROWS = 16
-"""Rows of a layer that its rounding error is measured on."""
+"""Rows of a layer that its rounding error is measured on at the least."""
+
+ROWS_WORK = 2e9
+"""Multiply-adds of a layer that more rows may take. Few rows of many tell little of a classifier: its slopes are those
+of the class that was drawn."""
 
 TRIED = tuple(count for count in LADDER if count <= 16)
 """Levels that are tried; with more of them the error falls with the square of the step."""
@@ -161,10 +165,17 @@ def _trials(context: Context, model: Model, batch: Sequence[Fit]) -> Iterator[_T
 def _trial(model: Model, fit: Fit, gram: Gram) -> _Trial:
     columns = fit.columns
     weight = fit.matrix(model.constants)[:, :columns]
-    rows = np.linspace(0, len(weight) - 1, min(ROWS, len(weight))).round().astype(int)
+    rows = np.linspace(0, len(weight) - 1, _affordable(model, fit)).round().astype(int)
     inputs = Inputs.of(gram, fit.biases)
     lost = _lost(weight[rows], inputs)
     return _Trial(fit, rows, lost, -lost @ inputs.means.T)
+
+
+def _affordable(model: Model, fit: Fit) -> int:
+    """How many rows of a layer are tried: rounding one goes with columns squared, feeling it with positions."""
+    positions = max(1, elements(model, fit.node.output) // max(1, fit.outputs))
+    work = len(TRIED) * fit.columns * (fit.columns + FISHER_SAMPLES * positions)
+    return int(np.clip(ROWS_WORK // work, min(ROWS, fit.outputs), fit.outputs))
 
 
 def _lost(weight: np.ndarray, inputs: Inputs) -> np.ndarray:
