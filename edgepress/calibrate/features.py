@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.calibrate.statistics import Gram, Probe
+from edgepress.calibrate.statistics import Gram, Probe, draw, once
 from edgepress.calibrate.views import Part
 from edgepress.model import Model, Node
 from edgepress.ops.row import Input
@@ -84,16 +84,19 @@ class Means:
 
     def of(self, values: Arrays, chunk: int) -> np.ndarray:
         """Features of a chunk: float64 [samples, parents + outputs]."""
-        geometry = self.part.geometry
-        chosen = self.part.choose(values, self.positions, np.random.default_rng([self.seed, chunk]))
-        numbers = _samples(self.part, values, chosen)
+        key = ("means", self.part.name, self.owners.tobytes(), self.activation, self.positions, self.seed)
+        return once(values, key, lambda: self._made(values, chunk))
+
+    def _made(self, values: Arrays, chunk: int) -> np.ndarray:
+        drawn = draw(self.part, values, self.positions, self.seed, chunk)
+        numbers = _samples(self.part, values, drawn.chosen)
         count = len(np.unique(numbers))
-        rows = _averaged(self.part.rows(values, chosen)[:, :-1], numbers, count)
+        rows = _averaged(drawn.rows[:, :-1], numbers, count)
         parents = _averaged(rows.T, self.owners, self.parents).T
         if self.activation is None:
-            children = self.part.targets(values, chosen)
+            children = drawn.targets
         else:
-            children = geometry.outputs(values[self.activation], chosen).astype(np.float64)
+            children = self.part.geometry.outputs(values[self.activation], drawn.chosen).astype(np.float64)
         return np.concatenate([parents, _averaged(children, numbers, count)], axis=1)
 
 

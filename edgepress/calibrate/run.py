@@ -18,7 +18,7 @@ import numpy as np
 from edgepress import runtime
 from edgepress.calibrate.feed import Chunk, Feed
 from edgepress.calibrate.slopes import SAMPLES
-from edgepress.calibrate.statistics import Probe
+from edgepress.calibrate.statistics import Probe, Values
 from edgepress.model import Model
 from edgepress.parallel import one_blas_thread, ordered_map
 
@@ -142,7 +142,7 @@ def _units_of(
 
     def observe(numbered: tuple[int, Chunk]) -> list[Any]:
         number, part = numbered
-        values = {**run(number, part, tensors, slopes), SAMPLES: np.array(_rows(part))}
+        values = Values(run(number, part, tensors, slopes), {SAMPLES: np.array(_rows(part))})
         return [probe.observe(values, number) for probe in probes]
 
     names = [probe.name for probe in probes]

@@ -6,14 +6,15 @@ number of workers never changes a bit. Means are kept as sums and counts, never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
 from edgepress.calibrate.views import Part
 
+R = TypeVar("R")
 S = TypeVar("S", bound="Statistic")
 
 
@@ -42,6 +43,26 @@ class Probe:
     observe: Callable[[Mapping[str, np.ndarray], int], Any]
     slopes: tuple[str, ...] = ()
     loss: str = ""
+
+
+class Values(dict[str, np.ndarray]):
+    """Activations of one chunk by name, and what probes have made of them: several may need the same."""
+
+    def __init__(self, *given: Mapping[str, np.ndarray]) -> None:
+        """Take over activations."""
+        super().__init__()
+        for each in given:
+            self.update(each)
+        self.made: dict[Hashable, Any] = {}
+
+
+def once(values: Mapping[str, np.ndarray], key: Hashable, make: Callable[[], R]) -> R:
+    """What is made of a chunk, made the first time it is asked for."""
+    if not isinstance(values, Values):
+        return make()
+    if key not in values.made:
+        values.made[key] = make()
+    return cast(R, values.made[key])
 
 
 def slope(tensor: str) -> str:
@@ -139,10 +160,29 @@ def gram_probe(part: Part, *, positions: int, seed: int) -> Probe:
     """
 
     def observe(values: Mapping[str, np.ndarray], chunk: int) -> SplitGram:
-        chosen = part.choose(values, positions, np.random.default_rng([seed, chunk]))
-        return SplitGram.of(Gram.of(part.rows(values, chosen), part.targets(values, chosen)), chunk)
+        drawn = draw(part, values, positions, seed, chunk)
+        return SplitGram.of(Gram.of(drawn.rows, drawn.targets), chunk)
 
     return Probe(part.name, part.geometry.tensors, observe)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Rows of a part at positions that were drawn (None: all), with a last column of ones, and its outputs there."""
+
+    chosen: np.ndarray | None
+    rows: np.ndarray
+    targets: np.ndarray
+
+
+def draw(part: Part, values: Mapping[str, np.ndarray], positions: int, seed: int, chunk: int) -> Drawn:
+    """Draw positions of each sample; the same for everyone who looks at the part with this seed."""
+
+    def make() -> Drawn:
+        chosen = part.choose(values, positions, np.random.default_rng([seed, chunk]))
+        return Drawn(chosen, part.rows(values, chosen), part.targets(values, chosen))
+
+    return once(values, ("drawn", part.name, positions, seed), make)
 
 
 HELD_OUT = 4

@@ -60,10 +60,14 @@ class Window:
         every = slice(None)
         windows = windows[(every, every, *(slice(None, None, s) for s in self.strides))]
         windows = windows[(every,) * (2 + rank) + tuple(slice(None, None, d) for d in self.dilations)]
-        spatial = windows.shape[2 : 2 + rank]
-        positions = np.arange(int(np.prod(spatial))) if chosen is None else chosen
-        picked = np.asarray(windows[(every, every, *np.unravel_index(positions, spatial))])  # type: ignore[arg-type]
-        return np.moveaxis(picked, 1, 2).reshape(inputs.shape[0] * len(positions), -1)
+        patches = np.moveaxis(
+            windows, 1, 1 + rank
+        )  # [samples, *positions, channels, *taps]: one copy, whichever follows
+        columns = inputs.shape[1] * int(np.prod(self.kernel))
+        if chosen is None:
+            return np.asarray(patches.reshape(-1, columns))
+        picked = patches[(every, *np.unravel_index(chosen, windows.shape[2 : 2 + rank]))]  # type: ignore[arg-type]
+        return np.asarray(picked.reshape(-1, columns))
 
     def states(self, values: Arrays, chosen: np.ndarray | None) -> None:
         """None: nothing is remembered."""
