@@ -272,13 +272,13 @@ def spent(name: str, samples: int, what: str) -> Row:
 
 
 def _statistics(loss: bool) -> Callable[[Model, Context, Sequence[Group]], None]:
-    """All criteria together: the probes without gradients, or those with gradients of one loss."""
+    """All criteria together: the probes without gradients, or those with gradients, whatever of."""
 
     def run(model: Model, context: Context, groups: Sequence[Group]) -> None:
         options = Options(context.positions)
-        scores = [find(name, options) for name in BUILT_IN if name != "redundancy-gauss-newton" or not loss]
+        scores = [find(name, options) for name in BUILT_IN]
         probes = [probe for group in groups for score in scores for probe in score.needs(model, group)]
-        wanted = [probe for probe in probes if probe.loss == ("answer" if loss else "")]
+        wanted = [probe for probe in probes if bool(probe.loss) == loss]
         observe(model, context.fit, wanted, classifies=True, workers=1, seed=0)
 
     return run

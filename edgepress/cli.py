@@ -158,7 +158,7 @@ _run_options = (
     click.option("--mac-ratio", type=float, metavar="R", help="Multiply-adds to reach, as a share of the original's."),
     _size_ratio,
     _speedup,
-    click.option("--score", default="redundancy", show_default=True, metavar="NAME",
+    click.option("--score", default=SCORE, show_default=True, metavar="NAME",
                  help="Which channels go first; several: NAME=WEIGHT,NAME=WEIGHT."),
     click.option("--allocation", type=click.Choice(ALLOCATIONS), default="hybrid", show_default=True,
                  help="How removals are spread over groups of channels."),

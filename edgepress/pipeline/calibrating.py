@@ -19,22 +19,18 @@ from edgepress.calibrate.run import UNITS, Units
 from edgepress.calibrate.statistics import Probe
 from edgepress.calibrate.store import Header, Statistics
 from edgepress.errors import DataError, InputError, Refusal, UnsupportedError
-from edgepress.executor import Executor
 from edgepress.groups import Group, find_groups
 from edgepress.groups.binding import sizes_of
 from edgepress.model import Model
 from edgepress.pipeline.analysis import refusal_of, shuffled
 from edgepress.pipeline.context import Context, inputs_of
 from edgepress.pipeline.observing import observe, observe_units
-from edgepress.pipeline.prepare import Opened, clean, limit_of, read
+from edgepress.pipeline.prepare import Opened, clean, executor_refusal, limit_of, read
 from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.scores import Saved
 from edgepress.request import AUTO, SCORE, Request, check_input, check_output
 from edgepress.scores import Options, Score
 from edgepress.scores.registry import find
-
-PARITY_SAMPLES = 4
-"""Samples that the executor is compared with onnxruntime on before its gradients are believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +242,9 @@ def _check_losses(model: Model, feed: Feed, score: str, losses: Sequence[str], l
         raise DataError(f"{asked} asks for gradients of the labels, but the samples have none: leave the labels out.")
     if not losses:
         return
-    try:
-        differs = Executor(model).parity(inputs_of(feed, PARITY_SAMPLES)[0])
-        problem = differs and f"the torch executor disagrees with onnxruntime at tensor {differs!r}"
-    except UnsupportedError as error:
-        problem = str(error).rpartition(": ")[0] or str(error)
-    if problem:
+    refusal = executor_refusal(model, feed)
+    if refusal is not None:
+        problem = refusal.reason.rpartition(": ")[0] or refusal.reason
         raise UnsupportedError(f"--score {score} needs gradients, but {problem}: choose a score without gradients.")
 
 

@@ -112,7 +112,7 @@ def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context
             "The samples cannot be split into some to fit on and some to judge by (they are all alike, or too few for "
             f"the model's batch of {feed.step}): give more and different ones."
         )
-    reason = _executor_refusal(normalized, fit)
+    reason = executor_refusal(normalized, fit)
     context = Context(
         model=normalized,
         grouping=find_groups(normalized, sizes_of(normalized.inputs, inputs_of(fit, 1)[0])),
@@ -144,7 +144,7 @@ def _tokens(model: Model, node: Node) -> int:
     return int(np.prod([size for size in shape[1:-1] if isinstance(size, int)], dtype=np.int64))
 
 
-def _executor_refusal(model: Model, fit: Feed) -> Refusal | None:
+def executor_refusal(model: Model, fit: Feed) -> Refusal | None:
     """Why the torch executor may not be used on this model: an operator it lacks, or outputs that differ."""
     try:
         differs = Executor(model).parity(inputs_of(fit, 4)[0])

@@ -27,7 +27,7 @@ from edgepress.calibrate.statistics import Probe
 from edgepress.groups import Group
 from edgepress.model import Model
 from edgepress.scores.base import Ranking
-from edgepress.scores.magnitude import owned, summed
+from edgepress.scores.owned import owned, summed
 from edgepress.scores.redundancy import Redundancy
 
 LEAST = 1.0

@@ -12,6 +12,7 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 
 from edgepress.errors import InputError
+from edgepress.executor.slopes import LOSSES
 from edgepress.scores.base import Options, Score
 from edgepress.scores.entropy import Entropy
 from edgepress.scores.fisher import Fisher
@@ -28,8 +29,6 @@ Maker = Callable[[Options], Score]
 
 PLUGINS = "edgepress.scores"
 """Group of entry points."""
-
-LOSSES = ("answer", "labels", "outputs")
 
 BUILT_IN: Mapping[str, Maker] = {
     "redundancy": lambda o: Redundancy(o.positions, o.seed),
@@ -107,5 +106,5 @@ def _plugged(place: str, load: Callable[[], Maker], options: Options) -> Score:
     """A score of a plug-in, which may be broken."""
     try:
         return load()(options)
-    except Exception as error:
+    except Exception as error:  # whatever a package of somebody else does wrong
         raise InputError(f"The score plug-in {place} cannot be used ({error}): mend or remove it.") from error
