@@ -26,6 +26,7 @@ from edgepress.calibrate import open_feed
 from edgepress.calibrate.feed import Feed
 from edgepress.calibrate.statistics import Probe
 from edgepress.errors import InputError
+from edgepress.executor.slopes import LOSSES
 from edgepress.groups import Group, find_groups
 from edgepress.model import Model
 from edgepress.normalize import normalize
@@ -33,7 +34,7 @@ from edgepress.pipeline.observing import observe
 from edgepress.scores import Elimination, Options, Ordered, Ranking, Score, order_of
 from edgepress.scores.base import readers
 from edgepress.scores.mix import Mix
-from edgepress.scores.registry import BUILT_IN, LOSSES, find
+from edgepress.scores.registry import BUILT_IN, find
 
 COUNT = 20
 GROUP = Group("g", 4, (), (), (), None)

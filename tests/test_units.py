@@ -23,12 +23,12 @@ from edgepress.calibrate.run import SLOPE_CHUNK, UNITS, collect, collect_units, 
 from edgepress.calibrate.slopes import SAMPLES, Gates, Outer, Slopes
 from edgepress.calibrate.statistics import Gram, Moments, Probe, SplitGram, slope
 from edgepress.executor import Executor
-from edgepress.executor.slopes import SlopeRunner
+from edgepress.executor.slopes import LOSSES, SlopeRunner
 from edgepress.groups import find_groups
 from edgepress.model import Model
 from edgepress.pipeline.observing import observe, observe_units
 from edgepress.scores.base import Options
-from edgepress.scores.registry import BUILT_IN, LOSSES, find
+from edgepress.scores.registry import BUILT_IN, find
 
 B = kernel(99, 1).ravel()
 few = settings(deadline=None, max_examples=8, derandomize=True)
