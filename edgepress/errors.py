@@ -8,7 +8,8 @@
     │   ├── DataError                  the samples
     │   ├── PlanError                  the plan file
     │   ├── OutputError                the place to write to
-    │   └── PluginError                what another package adds
+    │   ├── PluginError                what another package adds
+    │   └── DeviceError                the device to run on
     ├── UnsupportedError       1   an operator or attribute the torch executor does not run
     ├── BudgetMissed               3   an explicit budget is out of reach; says the best found
     └── InvariantError             1   a guarantee of edgepress itself did not hold (a bug: please report)
@@ -52,6 +53,10 @@ class OutputError(InputError):
 
 class PluginError(InputError):
     """What another package adds to edgepress by an entry point cannot be used."""
+
+
+class DeviceError(InputError):
+    """A device cannot be reached, or lacks what running a model there needs."""
 
 
 class UnsupportedError(EdgepressError):

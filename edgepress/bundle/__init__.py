@@ -1,0 +1,1 @@
+"""Bundle: a model with everything its deployment needs, and the check that it runs on a device as it does here."""

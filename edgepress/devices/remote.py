@@ -1,0 +1,100 @@
+"""Agent: jobs for a device, and its answers.
+
+Files of a job are copied to the device's folder, the agent's own file first; :mod:`edgepress.devices.agent` says what a
+job and a report hold. On a device without Python the native runner takes the agent's place
+(:mod:`edgepress.devices.native`), behind the same function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepress.devices import agent
+from edgepress.devices.base import TIMEOUT_S, Device, check_name
+from edgepress.errors import DeviceError, ModelError
+
+NAME = "edgepress_agent.py"
+Feed = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the report, and what was written beside it (an emulator's counts)."""
+
+    report: Mapping[str, Any]
+    stderr: str
+
+
+class Agent:
+    """Does jobs on one device. Files that were sent once are not sent again."""
+
+    def __init__(self, device: Device) -> None:
+        """Use a device; nothing is sent yet."""
+        self.device = device
+        self._sent: dict[str, str] = {}
+
+    def send(self, name: str, content: bytes) -> str:
+        """Have a file in the device's folder; its name."""
+        digest = hashlib.sha256(content).hexdigest()
+        if self._sent.get(check_name(name)) != digest:
+            with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+                place = Path(folder) / name
+                place.write_bytes(content)
+                self.device.push(place, name)
+            self._sent[name] = digest
+        return name
+
+    def send_feeds(self, name: str, feeds: Sequence[Feed]) -> str:
+        """Have samples in the device's folder, the way the agent reads them."""
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {
+            f"{number}/{key}": value for number, feed in enumerate(feeds) for key, value in feed.items()
+        }
+        np.savez(buffer, **arrays)
+        return self.send(name, buffer.getvalue())
+
+    def fetch(self, name: str) -> bytes:
+        """A file of the device's folder."""
+        with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+            place = Path(folder) / name
+            self.device.pull(name, place)
+            return place.read_bytes()
+
+    def perform(self, job: Mapping[str, Any], timeout: float = TIMEOUT_S) -> Answer:
+        """Have a job done.
+
+        Raises:
+            DeviceError: the device, its connection or its Python fails.
+            ModelError: onnxruntime there cannot load or run the model.
+        """
+        if self.device.python is None:
+            raise DeviceError(f"{self.device.spec} has no Python: name one by ?python=PATH.")
+        self.send(NAME, Path(agent.__file__).read_bytes())
+        done = self.device.run([*self.device.python, NAME], stdin=json.dumps(job).encode(), timeout=timeout)
+        errors = done.stderr.decode(errors="replace")
+        if done.status:
+            raise failure(self.device.spec, done.status, errors)
+        try:
+            report = json.loads(done.stdout)
+        except ValueError:
+            raise DeviceError(
+                f"{self.device.spec} answered something else than a report: is another program in the way?"
+            ) from None
+        return Answer(report, errors)
+
+
+def failure(spec: str, status: int, errors: str) -> DeviceError | ModelError:
+    """Why the agent ended without a report, as the error to raise."""
+    last = (errors.strip().splitlines() or [f"it ended with status {status}"])[-1]
+    if status == agent.MODEL_FAILED:
+        return ModelError(f"On {spec}: {last}")
+    return DeviceError(f"{spec}: {last}")
