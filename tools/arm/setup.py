@@ -17,13 +17,16 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from emulator import CORES, MARK, Failure, cpuinfo, default_folder, emulated, ready, told, write_cores
+import emulator
+from emulator import CORES, MARK, cpuinfo, default_folder, emulated, ready, told, write_cores
+
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of scripts that serve more than one set-up
+from debian import Failure, check_programs, fetch, own_architecture, package_list, spoken, unpack
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         pins = {**pinned(), **({"onnxruntime": given.onnxruntime} if given.onnxruntime else {})}
         print(set_up(given.folder.resolve(), pins, given.sources.resolve() if given.sources else None))
-    except Failure as error:
+    except (Failure, emulator.Failure) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -72,9 +75,7 @@ def set_up(folder: Path, pins: Mapping[str, str], sources: Path | None = None) -
     claim(folder)
     for part in ("fetched", "host", "root", "site", "cores"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    status = spoken(["apt-config", "shell", "S", "Dir::State::status/f"]).removeprefix("S='").removesuffix("'")
-    machine = spoken(["dpkg", "--print-architecture"])
-    unpack(fetch(folder, machine, ("qemu-user",), sources, Path(status)), folder / "host")
+    unpack(fetch(folder, own_architecture(), ("qemu-user",), sources, package_list()), folder / "host")
     packages = fetch(folder, "arm64", GUEST, sources, None)
     unpack(packages, folder / "root")
     wheels(folder, pins, glibc(packages))
@@ -104,61 +105,11 @@ def claim(folder: Path) -> None:
     Raises:
         Failure: there is something in it that this script did not make.
     """
-    for program in ("apt-get", "apt-config", "dpkg", "dpkg-deb", "tar"):
-        if shutil.which(program) is None:
-            raise Failure(
-                f"{program} is missing: the emulated system is made of Debian packages, use Debian or Ubuntu."
-            )
+    check_programs()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / MARK).is_file():
         raise Failure(f"{folder} is not empty and was not made by this script: name another folder.")
     (folder / MARK).write_text("{}\n", encoding="utf-8")
-
-
-def fetch(
-    folder: Path, architecture: str, names: Sequence[str], sources: Path | None, installed: Path | None
-) -> list[Path]:
-    """Download packages with all they depend on, except what the package list ``installed`` says is there."""
-    home = folder / "fetched" / ("whole" if installed is None else "missing")
-    for part in ("state/lists/partial", "cache/archives/partial"):
-        (home / part).mkdir(parents=True, exist_ok=True)
-    (home / "status").write_bytes(b"" if installed is None else installed.read_bytes())
-    settings = {
-        "Dir::State": home / "state",
-        "Dir::State::status": home / "status",
-        "Dir::Cache": home / "cache",
-        "APT::Architecture": architecture,
-        "APT::Architectures": architecture,
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "",
-        "APT::Update::Post-Invoke::": "",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": 3,
-        **({} if sources is None else {"Dir::Etc::sourcelist": sources, "Dir::Etc::sourceparts": "-"}),
-    }
-    command = ["apt-get", "-qq", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
-    spoken([*command, "update"])
-    try:
-        spoken([*command, "--yes", "--download-only", "install", *names])
-    except Failure as error:
-        hint = "if the apt sources of this machine have no packages for it, hand over others by --sources"
-        raise Failure(f"apt-get finds no {' '.join(names)} for {architecture}: {hint}. {error}") from error
-    return sorted((home / "cache" / "archives").glob("*.deb"))
-
-
-def unpack(packages: Sequence[Path], folder: Path) -> None:
-    """Unpack packages over each other, the way a merged /usr has them."""
-    for part in ("bin", "lib", "sbin"):
-        (folder / "usr" / part).mkdir(parents=True)
-        (folder / part).symlink_to(f"usr/{part}")
-    for package in packages:
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as files:
-            options = ("--extract", "--keep-directory-symlink", "--no-same-owner", "--exclude=./usr/share/*")
-            status = subprocess.run(
-                ["tar", *options, "--directory", folder], stdin=files.stdout, check=False
-            ).returncode
-        if status or files.returncode:
-            raise Failure(f"{package} cannot be unpacked: remove it and run this again.")
 
 
 def glibc(packages: Sequence[Path]) -> int:
@@ -183,19 +134,6 @@ def wheels(folder: Path, pins: Mapping[str, str], newest: int) -> None:
     for wheel in sorted((folder / "fetched").glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder / "site")
-
-
-def spoken(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> str:
-    """What a command prints.
-
-    Raises:
-        Failure: it fails; the message is its last words.
-    """
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
-        raise Failure(f"{Path(command[0]).name} failed: {' '.join(words[-4:])}")
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":
