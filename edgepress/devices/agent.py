@@ -19,7 +19,8 @@ Tasks, and what the report holds beside ``format``, ``machine`` (:func:`machine`
               -> best_ms [[ms]]; the models of a group take turns
     memory    model, feeds -> load_ms, first_ms, start_kb, peak_kb (of a fresh process, or they mean nothing)
     outputs   model, feeds, to -> outputs [name]; ``to`` is an .npz with arrays ``"<number>/<position of the output>"``
-    count     models {name: path}, feeds, warmup -> names; one run of each lies between two marks for an emulator
+    count     models {name: path}, feeds (or {name: feeds}), warmup
+              -> names; one run of each lies between two marks for an emulator
 
 An error is one line on stderr, with exit code 3 (the model), 4 (this Python lacks something) or 5 (the job).
 """
@@ -354,16 +355,18 @@ def outputs(job: Mapping[str, Any]) -> Report:
 
 def count(job: Mapping[str, Any]) -> Report:
     """Run every model once between two marks; what happens there is counted by the emulator."""
-    feed = samples(job["feeds"])[0]
-    for number, path in enumerate(job["models"].values()):
-        session = opened(path, 1)
-        names = [output.name for output in session.get_outputs()]
+    feeds, names = job["feeds"], list(job["models"])
+    if not isinstance(feeds, dict):
+        feeds = dict.fromkeys(names, feeds)
+    for number, name in enumerate(names):
+        feed, session = samples(feeds[name])[0], opened(job["models"][name], 1)
+        wanted = [output.name for output in session.get_outputs()]
         for _ in range(job.get("warmup", 2)):
             ran(session, feed)
         mark(99)
-        session.run(names, feed)
+        session.run(wanted, feed)
         mark(number % 99)
-    return {"names": list(job["models"])}
+    return {"names": names}
 
 
 def mark(number: int) -> None:
