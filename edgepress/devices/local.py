@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,8 @@ class Local:
 
     level: Level = "measured"
     native: Native | None = None
+    environment: Mapping[str, str] | None = None
+    """Of the programs, all of it; None: that of this process."""
 
     def __init__(self, spec: str = "local", python: str = sys.executable) -> None:
         """Use this machine, with this Python."""
@@ -52,7 +54,13 @@ class Local:
         """Run a program."""
         try:
             done = subprocess.run(
-                list(words), input=stdin, capture_output=True, cwd=self.folder, check=False, timeout=timeout
+                list(words),
+                input=stdin,
+                capture_output=True,
+                cwd=self.folder,
+                env=self.environment,
+                check=False,
+                timeout=timeout,
             )
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.spec}: no answer within {timeout:g} s: the model may be too large.") from None

@@ -23,6 +23,9 @@ from edgepress.devices.base import TIMEOUT_S, Device, check_name
 from edgepress.errors import DeviceError, ModelError
 
 NAME = "edgepress_agent.py"
+TIMED = ("race", "best", "memory")
+"""Tasks whose figures mean nothing where wall time does not."""
+
 Feed = Mapping[str, np.ndarray]
 
 
@@ -73,9 +76,13 @@ class Agent:
         """Have a job done.
 
         Raises:
-            DeviceError: the device, its connection or its Python fails.
+            DeviceError: the device, its connection or its Python fails, or it is emulated and the job takes times.
             ModelError: onnxruntime there cannot load or run the model.
         """
+        if self.device.level != "measured" and job.get("task") in TIMED:
+            raise DeviceError(
+                f"{self.device.spec}: emulated cores tell no times: count instructions there, or name a real device."
+            )
         if self.device.python is None:
             raise DeviceError(f"{self.device.spec} has no Python: name one by ?python=PATH.")
         self.send(NAME, Path(agent.__file__).read_bytes())
