@@ -47,12 +47,14 @@ class Device(Protocol):
         level: what a time that is taken there is worth: ``measured``, or ``counted`` where wall time means nothing.
         python: the words that start a Python with numpy and onnxruntime there; None where there is none.
         native: what is used there in place of Python; None where there is nothing.
+        cpus: processors to stay on; empty: whatever the device gives.
     """
 
     spec: str
     level: Level
     python: tuple[str, ...] | None
     native: Native | None
+    cpus: tuple[int, ...]
 
     def push(self, source: Path, name: str) -> None:
         """Copy a file of this machine into the device's folder under a name (``check_name``)."""

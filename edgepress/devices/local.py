@@ -1,4 +1,7 @@
-"""This machine as a device: programs run in a folder of their own, in processes of their own."""
+"""This machine as a device: programs run in a folder of their own, in processes of their own.
+
+Settings: ``python``, ``cpus``, or ``runner`` and ``library`` in place of Python.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Local:
 
     level: Level = "measured"
     native: Native | None = None
+    cpus: tuple[int, ...] = ()
     environment: Mapping[str, str] | None = None
     """Of the programs, all of it; None: that of this process."""
 
@@ -31,10 +35,14 @@ class Local:
     @classmethod
     def of(cls, spec: Spec) -> Local:
         """The device of a spec."""
-        spec.only("python")
+        spec.only("python", "cpus", "runner", "library")
         if spec.host or spec.user or spec.port is not None:
             raise DeviceError(f"{spec.text!r} names no device: this machine is called local, without a host.")
-        return cls(spec.text, spec.settings.get("python", sys.executable))
+        device = cls(spec.text, spec.settings.get("python", sys.executable))
+        device.cpus, device.native = spec.cpus(), spec.native()
+        if device.native is not None:
+            device.python = None
+        return device
 
     @cached_property
     def folder(self) -> Path:
@@ -43,8 +51,10 @@ class Local:
 
     def push(self, source: Path, name: str) -> None:
         """Copy a file."""
+        beside = self.folder / f"{check_name(name)}.part"
         try:
-            shutil.copyfile(source, self.folder / check_name(name))
+            shutil.copyfile(source, beside)
+            beside.replace(self.folder / name)
         except OSError as error:
             raise DeviceError(
                 f"{name} cannot be written to {self.folder} ({error.strerror}): make room there."

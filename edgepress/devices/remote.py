@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,25 +84,60 @@ class Agent:
             raise DeviceError(
                 f"{self.device.spec}: emulated cores tell no times: count instructions there, or name a real device."
             )
+        if self.device.cpus:
+            job = {"cpus": list(self.device.cpus), **job}
         if self.device.python is None:
-            raise DeviceError(f"{self.device.spec} has no Python: name one by ?python=PATH.")
+            return self._perform_native(job, timeout)
         self.send(NAME, Path(agent.__file__).read_bytes())
         done = self.device.run([*self.device.python, NAME], stdin=json.dumps(job).encode(), timeout=timeout)
         errors = done.stderr.decode(errors="replace")
         if done.status:
             raise failure(self.device.spec, done.status, errors)
-        try:
-            report = json.loads(done.stdout)
-        except ValueError:
-            raise DeviceError(
-                f"{self.device.spec} answered something else than a report: is another program in the way?"
-            ) from None
-        return Answer(report, errors)
+        return Answer(reported(self.device.spec, done.stdout), errors)
+
+    def _perform_native(self, job: Mapping[str, Any], timeout: float) -> Answer:
+        if self.device.native is None:
+            raise DeviceError(f"{self.device.spec} has no Python: name one by ?python=PATH.")
+        from edgepress.devices import native  # only devices without Python need it
+
+        return native.perform(self, job, timeout)
+
+
+def reported(spec: str, stdout: bytes) -> Mapping[str, Any]:
+    """The report, which is the last line: a program that starts the Python may have its say before.
+
+    Raises:
+        DeviceError: the line is no report.
+    """
+    last = (stdout.strip().splitlines() or [b""])[-1]
+    try:
+        report = json.loads(last)
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or report.get("format") != agent.FORMAT:
+        told = f"it says {last[:80].decode(errors='replace')!r}" if last else "it says nothing"
+        raise DeviceError(f"{spec} sent no report ({told}): name by ?python=PATH a program that is nothing but Python.")
+    return report
+
+
+HINTS = {
+    signal.SIGKILL: "the device may have run out of memory, so close programs there or take a smaller model",
+    signal.SIGILL: "this onnxruntime has no build for that processor, so install another version there",
+}
 
 
 def failure(spec: str, status: int, errors: str) -> DeviceError | ModelError:
     """Why the agent ended without a report, as the error to raise."""
-    last = (errors.strip().splitlines() or [f"it ended with status {status}"])[-1]
+    last = (errors.strip().splitlines() or [f"the agent ended with status {status}"])[-1]
     if status == agent.MODEL_FAILED:
         return ModelError(f"On {spec}: {last}")
+    if status == agent.LACKS:
+        return DeviceError(f"{spec}: {last.rstrip('.')}: install it there, or name another Python by ?python=PATH.")
+    if status < 0:
+        hint = HINTS.get(-status, "run it again, and install another onnxruntime there if it happens again")
+        return DeviceError(f"{spec}: the agent was ended by signal {-status}: {hint}.")
+    if "SyntaxError" in last:
+        return DeviceError(f"{spec}: its Python is older than 3.8: name another by ?python=PATH.")
+    if "No space left on device" in last:
+        return DeviceError(f"{spec}: the disk there is full: make room on it.")
     return DeviceError(f"{spec}: {last}")

@@ -2,7 +2,10 @@
 
 A spec has the form::
 
-    KIND[://[user@][host][:port][?name=value&...]]
+    KIND[://[user@][host][:port]][?name=value&...]
+
+Hosts keep their capitals, for they may be names of a user's own. Values of settings may hold anything, written with
+percent signs where need be (``%26`` is an ampersand); a plus sign stands for itself.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
-from urllib.parse import parse_qsl, urlsplit
+from pathlib import Path
+from urllib.parse import unquote
 
-from edgepress.devices.base import Device
+from edgepress.devices.base import Device, Native
 from edgepress.errors import DeviceError, PluginError
 
 GROUP = "edgepress.devices"
@@ -27,7 +31,16 @@ BUILT_IN = {
 }
 """Where every kind is made; imported when first used."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9._%:\[\]-]*")
+_FORM = re.compile(
+    r"(?P<kind>[A-Za-z0-9][A-Za-z0-9_.+-]*)"
+    r"(?:://(?:(?P<user>[\w.][\w.-]*)@)?(?P<host>\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[\w.][\w.-]*)?(?::(?P<port>[0-9]{1,5}))?)?"
+    r"(?:\?(?P<query>[^#]*))?",
+    re.ASCII,
+)
+"""No user and no host begins with a dash: programs would take it for an option."""
+
+_CPUS = re.compile(r"[0-9]{1,4}(?:-[0-9]{1,4})?(?:,[0-9]{1,4}(?:-[0-9]{1,4})?)*", re.ASCII)
+LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,38 @@ class Spec:
                 may = f"it may be {', '.join(known)}" if known else "it has none"
                 raise DeviceError(f"{self.kind} devices have no setting {name!r} ({self.text}): {may}.")
 
+    def cpus(self) -> tuple[int, ...]:
+        """The setting ``cpus``, ``0,2`` or ``4-7``: processors to stay on; empty without it.
+
+        Raises:
+            DeviceError: it is no list of processors.
+        """
+        text = self.settings.get("cpus")
+        if text is None:
+            return ()
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")] if _CPUS.fullmatch(text) else []
+        found = {cpu for pair in ends for cpu in range(pair[0], pair[-1] + 1)}
+        if not found or any(pair[0] > pair[-1] for pair in ends):
+            raise DeviceError(f"{text!r} is no list of processors ({self.text}): write cpus=0,2 or cpus=4-7, say.")
+        return tuple(sorted(found))
+
+    def native(self) -> Native | None:
+        """The settings ``runner`` and ``library``, files of this machine for a device without Python.
+
+        Raises:
+            DeviceError: one is named without the other, with a Python, or is not there.
+        """
+        named = {name: self.settings[name] for name in ("runner", "library") if name in self.settings}
+        if not named:
+            return None
+        if len(named) == 1 or "python" in self.settings:
+            raise DeviceError(f"{self.text!r}: name runner and library together and no python, or python alone.")
+        runner, library = (Path(named[name]).expanduser() for name in ("runner", "library"))
+        for path in (runner, library):
+            if not path.is_file():
+                raise DeviceError(f"{self.text!r}: there is no file {path} here.")
+        return Native(runner, library)
+
 
 def parse(text: str) -> Spec:
     """Read a spec.
@@ -59,25 +104,18 @@ def parse(text: str) -> Spec:
     Raises:
         DeviceError: it is none.
     """
-    kind, _, rest = text.partition("://")
-    if not rest and "?" in kind:
-        kind, _, query = kind.partition("?")
-        rest = f"?{query}"
-    try:
-        parts = urlsplit(f"//{rest}")
-        port = parts.port
-    except ValueError as error:
-        raise DeviceError(f"{text!r} names no device ({error}): write ssh://user@host:port, say.") from None
-    settings = parse_qsl(parts.query, keep_blank_values=True)
-    host, user = parts.hostname or "", parts.username or ""
-    plain = _PLAIN.fullmatch(host) and _PLAIN.fullmatch(user) and not host.startswith("-") and not user.startswith("-")
-    if not kind or not plain or parts.path or parts.fragment or parts.password is not None:
+    form = _FORM.fullmatch(text)
+    port = int(form["port"]) if form and form["port"] else None
+    if form is None or not (port is None or 0 < port <= LAST_PORT):
         raise DeviceError(
             f"{text!r} names no device: write local, ssh://user@host:port, adb://serial or emulated://cortex-a72."
         )
-    if len(dict(settings)) != len(settings):
+    pairs = [part.partition("=") for part in (form["query"] or "").split("&") if part]
+    settings = {unquote(name): unquote(value) for name, _, value in pairs}
+    if len(settings) != len(pairs):
         raise DeviceError(f"{text!r} names a setting twice: name it once.")
-    return Spec(text, kind, user, host, port, dict(settings))
+    host = (form["host"] or "").removeprefix("[").removesuffix("]")
+    return Spec(text, form["kind"], form["user"] or "", host, port, settings)
 
 
 def open_device(text: str) -> Device:
