@@ -12,6 +12,7 @@
     │   └── DeviceError                the device to run on
     ├── UnsupportedError       1   an operator or attribute the torch executor does not run
     ├── BudgetMissed               3   an explicit budget is out of reach; says the best found
+    ├── VerifyFailed               3   a device answers otherwise than a bundle promises
     └── InvariantError             1   a guarantee of edgepress itself did not hold (a bug: please report)
 
 "Cannot" is a value: a :class:`Refusal` says what is left alone, and why.
@@ -68,6 +69,12 @@ class BudgetMissed(EdgepressError):
 
     exit_code = 3
     report: object | None = None  # the report.Report of the best that was found, set by the pipeline
+
+
+class VerifyFailed(EdgepressError):
+    """A device answers otherwise than the test vectors of a bundle say."""
+
+    exit_code = 3
 
 
 class InvariantError(EdgepressError):
