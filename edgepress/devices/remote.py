@@ -21,6 +21,7 @@ import numpy as np
 
 from edgepress.devices import agent
 from edgepress.devices.base import TIMEOUT_S, Device, check_name
+from edgepress.devices.runner import tensors
 from edgepress.errors import DeviceError, ModelError
 
 NAME = "edgepress_agent.py"
@@ -44,6 +45,8 @@ class Agent:
     def __init__(self, device: Device) -> None:
         """Use a device; nothing is sent yet."""
         self.device = device
+        self.made: dict[str, bytes] = {}
+        """Files that were made here of what the native runner answered, for it writes no .npz."""
         self._sent: dict[str, str] = {}
 
     def send(self, name: str, content: bytes) -> str:
@@ -58,7 +61,9 @@ class Agent:
         return name
 
     def send_feeds(self, name: str, feeds: Sequence[Feed]) -> str:
-        """Have samples in the device's folder, the way the agent reads them."""
+        """Have samples in the device's folder, the way the agent reads them, or the native runner without Python."""
+        if self.device.python is None:
+            return self.send(name, tensors.pack(feeds))
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {
             f"{number}/{key}": value for number, feed in enumerate(feeds) for key, value in feed.items()
@@ -68,6 +73,8 @@ class Agent:
 
     def fetch(self, name: str) -> bytes:
         """A file of the device's folder."""
+        if name in self.made:
+            return self.made[name]
         with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
             place = Path(folder) / name
             self.device.pull(name, place)
@@ -120,7 +127,7 @@ def reported(spec: str, stdout: bytes) -> Mapping[str, Any]:
     return report
 
 
-HINTS = {
+HINTS: dict[int, str] = {
     signal.SIGKILL: "the device may have run out of memory, so close programs there or take a smaller model",
     signal.SIGILL: "this onnxruntime has no build for that processor, so install another version there",
 }
