@@ -18,7 +18,7 @@ import pytest
 
 import edgepress
 from edgepress import errors
-from edgepress.bench import Latency, Machine, Ratio, Timing
+from edgepress.bench import Conditions, Health, Latency, Machine, Ratio, Timing
 from edgepress.calibrate.recipe import Recipe
 from edgepress.cli import INTERRUPTED, main
 from edgepress.errors import EdgepressError, Refusal
@@ -328,7 +328,7 @@ def test_the_example_fits_80_columns() -> None:
 STORED = {
     "edgepress-plan/1": PLAN_FORMAT,
     "edgepress-report/1": result.REPORT_FORMAT,
-    "edgepress-bench/1": result.BENCH_FORMAT,
+    "edgepress-bench/2": result.BENCH_FORMAT,
     "edgepress-explain/2": result.EXPLAIN_FORMAT,
     "edgepress-explain-tensor/1": answers.TENSOR_FORMAT,
     "edgepress-explain-operator/1": answers.OPERATOR_FORMAT,
@@ -352,6 +352,8 @@ KINDS = [
     (Benchmark, {"format"}),
     (BenchModel, set()),
     (Timing, set()),
+    (Conditions, set()),
+    (Health, set()),
     (Explanation, {"format"}),
     (GroupRow, set()),
     (TensorAnswer, {"format"}),

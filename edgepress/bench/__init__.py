@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edgepress.bench.machine import Machine, describe
+from edgepress.bench.machine import Conditions, Health, Machine, describe
 from edgepress.bench.statistics import Latency, Ratio
-from edgepress.bench.timing import Timing, compare
+from edgepress.bench.summary import Timing
+from edgepress.bench.timing import compare
 
-__all__ = ["Latency", "Machine", "Ratio", "Timing", "compare", "describe"]
+__all__ = ["Conditions", "Health", "Latency", "Machine", "Ratio", "Timing", "compare", "describe"]

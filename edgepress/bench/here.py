@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from edgepress.bench import timing
 from edgepress.bench.machine import Machine, describe
+from edgepress.bench.summary import Timing
 from edgepress.devices import Level, agent
-from edgepress.errors import ModelError
 
 VISIT_MS = 0.5
 ROUNDS = 8
@@ -40,7 +39,7 @@ class Here:
         min_rounds: int = 20,
         seed: int = 0,
         reference: str,
-    ) -> timing.Timing:
+    ) -> Timing:
         """Models against a reference, as :func:`edgepress.bench.timing.compare`."""
         return timing.compare(
             models, feeds, threads=threads, seconds=seconds, min_rounds=min_rounds, seed=seed, reference=reference
@@ -57,7 +56,7 @@ class Here:
         return [np.array(self._best(group, threads, seconds, seed)) for group in groups]
 
     def _best(self, group: Sequence[Small], threads: int, seconds: float, seed: int) -> list[float]:
-        with failures_as_errors():
+        with timing.failures_as_errors():
             runs = [_runner(model, feed, threads) for model, feed in group]
             return agent.best_of(runs, VISIT_MS, ROUNDS, seconds, seed)
 
@@ -66,12 +65,3 @@ def _runner(model: bytes, feed: Feed, threads: int) -> Callable[[], object]:
     session, values = agent.opened(model, threads), dict(feed)
     agent.ran(session, values)  # what cannot run says so here
     return lambda: session.run(None, values)
-
-
-@contextmanager
-def failures_as_errors() -> Iterator[None]:
-    """What the agent calls a failure, as this process calls it."""
-    try:
-        yield
-    except agent.Failure as error:
-        raise ModelError(str(error)) from error

@@ -1,21 +1,16 @@
-"""Machine: where a time was measured. Read from /proc, /sys and ``platform``; no shell is started.
+"""Machine: where costs were measured, and what may have disturbed them there.
 
-A latency without its machine is a rumour: the clock governor, the load by others and the runtime's
-version move it more than most compression does.
+A latency without its machine is a rumour: the clock governor, the load by others, heat and the runtime's version move
+it more than most compression does. The agent reads all of it from /proc, /sys and ``platform``, here as on a device.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from edgepress.targets import cpu_flags
-
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-_CPUINFO = Path("/proc/cpuinfo")
+from edgepress.devices import agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +41,66 @@ class Machine:
     os: str
     flags_vnni: bool
 
+    @classmethod
+    def of(cls, about: Mapping[str, Any], health: Mapping[str, Any]) -> Machine:
+        """From what an agent reports as ``machine`` and ``before``; a runner that is no Python leaves some out."""
+        return cls(
+            cpu=about["cpu"],
+            cores=about["cores"],
+            governor=health.get("governor"),
+            frequency_mhz=health.get("frequency_mhz"),
+            load_1m=health.get("load_1m"),
+            onnxruntime=about["onnxruntime"],
+            numpy=about.get("numpy") or "",
+            python=about.get("python") or "",
+            os=about["os"],
+            flags_vnni=bool({"avx512_vnni", "avx_vnni"} & set(about.get("flags", ()))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What may disturb a measurement, at one moment; None where the system does not say.
+
+    Attributes:
+        governor: clock governor of the first core.
+        frequency_mhz: its clock.
+        max_mhz: its highest clock.
+        temperature_c: of the hottest zone.
+        throttled: the clock is held down, by heat or by a weak supply.
+        load_1m: load average of the last minute.
+    """
+
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    max_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: bool | None = None
+    load_1m: float | None = None
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Health:
+        """From what an agent reports as ``before`` or ``after``."""
+        return cls(**{item.name: found.get(item.name) for item in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a measurement was made under.
+
+    Attributes:
+        before: health before it.
+        after: health after it.
+        canary_before_ms: least time of a fixed piece of work, before; None where it was not timed.
+        canary_after_ms: the same, after.
+    """
+
+    before: Health = field(default_factory=Health)
+    after: Health = field(default_factory=Health)
+    canary_before_ms: float | None = None
+    canary_after_ms: float | None = None
+
 
 def describe() -> Machine:
     """Describe the machine this runs on, now."""
-    info = _cpuinfo()
-    clock = info.get("cpu MHz")
-    return Machine(
-        cpu=info.get("model name") or platform.processor() or platform.machine(),
-        cores=_cores(),
-        governor=_read(_GOVERNOR).strip() or None,
-        frequency_mhz=float(clock) if clock else None,
-        load_1m=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        onnxruntime=_version("onnxruntime"),
-        numpy=_version("numpy"),
-        python=platform.python_version(),
-        os=f"{platform.system()} {platform.release()} {platform.machine()}",
-        flags_vnni=bool(cpu_flags() & {"avx512_vnni", "avx_vnni"}),
-    )
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's block of /proc/cpuinfo."""
-    block = _read(_CPUINFO).split("\n\n", 1)[0]
-    pairs = (line.split(":", 1) for line in block.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _cores() -> int:
-    """Cores this process may use: a container often allows fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:  # not Linux, or a container that hides it
-        return ""
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # onnxruntime also comes as onnxruntime-gpu and others
-        return "unknown"
+    return Machine.of(agent.machine(), agent.health())

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from edgepress.bench.machine import Machine
-from edgepress.bench.timing import Timing
+from edgepress.bench.summary import Timing
 from edgepress.devices import Level
 
 Feed = Mapping[str, np.ndarray]

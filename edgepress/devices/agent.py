@@ -14,19 +14,23 @@ Tasks, and what the report holds beside ``format``, ``machine`` (:func:`machine`
 
     identify  nothing else
     race      models {name: path}, reference, feeds, seconds, min_rounds, max_temp_c?
-              -> rounds, canary {before_ms, after_ms}, models {name: {load_ms, first_ms, visits [[ms]]}}, twin: the same
+              -> rounds, openings [rounds], canary {before_ms, after_ms}, twin, and
+              models {name: {load_ms, first_ms, visits [[ms]]}}; the twin is like a model
     best      groups [[{model, feeds}]], visit_ms, rounds, seconds (of each group)
               -> best_ms [[ms]]; the models of a group take turns
     memory    model, feeds -> load_ms, first_ms, start_kb, peak_kb (of a fresh process, or they mean nothing)
     outputs   model, feeds, to -> outputs [name]; ``to`` is an .npz with arrays ``"<number>/<position of the output>"``
-    count     models {name: path}, feeds (or {name: feeds}), warmup
-              -> names; one run of each lies between two marks for an emulator
+    operators models {name: path} -> operators {name: {operator: how many}}, of the graph that onnxruntime really runs
+    profile   models {name: path}, feeds, warmup, runs, seconds -> profiles {name: {run_us, nodes [[name, op, us]]}}
+    count     models {name: path}, feeds (or {name: feeds}), warmup, runs
+              -> names; each of the runs of each model lies between two marks for an emulator
 
 An error is one line on stderr, with exit code 3 (the model), 4 (this Python lacks something) or 5 (the job).
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import glob
 import json
@@ -34,8 +38,9 @@ import math
 import os
 import platform
 import sys
+import tempfile
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 FORMAT = "edgepress-agent/1"
 
@@ -48,10 +53,19 @@ OVERTIME = 4
 FEWEST_ROUNDS = 5
 """``min_rounds`` may stretch the time ``OVERTIME``-fold; after that only ``FEWEST_ROUNDS`` are insisted on."""
 
+FEWEST_OPENINGS = 6
+"""Fewer do not say how much a time depends on where the memory of a session lies."""
+
+ALIKE = 0.8
+"""Models whose times differ by less than this factor run equally often in a visit: the best of more runs is lower."""
+
+JITTER = 1 << 18
+"""Bytes that may lie between the memory of two sessions."""
+
 CANARY_VISITS = 15
 MOST_RUNS = 50
 FEWEST_GROUP_ROUNDS = 2
-COOLING_S = 2.0
+COOLING_S, COOLING_LIMIT_S = 2.0, 300.0
 MARK = 100_000
 """Closing this file number, or one a little above, tells an emulator that a run begins (MARK + 99) or has ended."""
 
@@ -143,8 +157,12 @@ def peak_kb() -> Optional[int]:
 # --- sessions -----------------------------------------------------------------------------------------------------
 
 
-def opened(source: Any, threads: int) -> Any:
-    """A CPU session at the level that is shipped for; threads do not spin, so that models leave each other alone."""
+def opened(source: Any, threads: int, **settings: Any) -> Any:
+    """A CPU session at the level that is shipped for, of a path or of bytes; ``settings`` are further session options.
+
+    Threads do not spin: one model's would wait for work, as spinning does, in the time of the next. With one thread it
+    makes no difference.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -153,6 +171,8 @@ def opened(source: Any, threads: int) -> Any:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, value in settings.items():
+        setattr(options, name, value)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own have no common base; the device has no other way to say it
@@ -177,19 +197,32 @@ def ran(session: Any, feed: Mapping[str, Any]) -> Any:
 
 
 class Racer:
-    """One opened session: how long that and its first run took, and how many runs a visit has."""
+    """A model in a race: its session, which is opened again and again, and what was timed so far."""
 
-    def __init__(self, source: Any, feed: Mapping[str, Any], threads: int) -> None:
-        """Open a session and run it a few times."""
+    def __init__(self, source: Any, threads: int = 1) -> None:
+        """Take a model, as a path or as bytes; nothing is opened yet."""
+        self.source, self.threads = source, threads
+        self.load_ms: List[float] = []
+        self.first_ms: List[float] = []
+        self.visits: List[List[float]] = []
+        self.run_ms, self.runs = math.inf, 0
+
+    def open(self, feed: Mapping[str, Any]) -> None:
+        """Open a session, time that and its first run, and warm it up."""
         start = time.perf_counter_ns()
-        session = opened(source, threads)
+        session = opened(self.source, self.threads)
         loaded = time.perf_counter_ns()
         ran(session, feed)
         first = time.perf_counter_ns()
         names = [output.name for output in session.get_outputs()]
         self.run: Run = lambda values: session.run(names, values)
-        self.load_ms, self.first_ms = (loaded - start) / 1e6, (first - loaded) / 1e6
-        self.runs = runs_per_visit(min(visit(self.run, feed, MIN_RUNS)))
+        self.load_ms.append((loaded - start) / 1e6)
+        self.first_ms.append((first - loaded) / 1e6)
+        self.run_ms = min(self.run_ms, *visit(self.run, feed, MIN_RUNS))
+
+    def close(self) -> None:
+        """Let go of the session."""
+        del self.run
 
 
 def runs_per_visit(run_ms: float) -> int:
@@ -217,31 +250,78 @@ def take_turns(
     min_rounds: int,
     seed: int,
     max_temp_c: Optional[float] = None,
-) -> List[List[List[float]]]:
-    """Visits per racer, a list of single runs (ms) per round; every round visits all, in an order of its own."""
+) -> List[int]:
+    """Have racers run in turns; the first is the one that others are compared with.
+
+    Every opening opens all sessions anew, in an order of its own and with memory of random size between them: how fast
+    a session is depends on where its memory lies, and only other places tell how much. Rounds follow until they took as
+    long as the opening; every round visits all racers, in an order of its own. Their visits are lists of single runs
+    (ms), one per round.
+
+    Returns:
+        The number of rounds of every opening.
+    """
     import numpy
 
     random = numpy.random.default_rng(seed)
-    visits: List[List[List[float]]] = [[] for _ in racers]
-    begin, done = time.perf_counter(), 0
-    while _goes_on(time.perf_counter() - begin, done, seconds, min_rounds):
-        feed = feeds[done % len(feeds)]
-        cool_down(max_temp_c)
-        for position in random.permutation(len(racers)):
-            visits[position].append(visit(racers[position].run, feed, racers[position].runs))
-        done += 1
-    return visits
+    openings: List[int] = []
+    begin, cooled = time.perf_counter(), 0.0
+    while _goes_on(time.perf_counter() - begin - cooled, openings, seconds, min_rounds):
+        cooled += cool_down(max_temp_c)
+        start = time.perf_counter()
+        between = [_opened_at_random(racers[place], feeds[0], random) for place in random.permutation(len(racers))]
+        if not openings:
+            _same_effort(racers)
+        ready, done = time.perf_counter(), 0
+        while not done or time.perf_counter() - ready < ready - start:
+            feed = feeds[(sum(openings) + done) % len(feeds)]
+            for place in random.permutation(len(racers)):
+                racers[place].visits.append(visit(racers[place].run, feed, racers[place].runs))
+            done += 1
+        for racer in racers:
+            racer.close()
+        del between
+        openings.append(done)
+    return openings
 
 
-def _goes_on(elapsed: float, done: int, seconds: float, min_rounds: int) -> bool:
-    wanted = min_rounds if elapsed < OVERTIME * max(seconds, 1.0) else min(min_rounds, FEWEST_ROUNDS)
-    return done < wanted or elapsed < seconds
+def _opened_at_random(racer: Racer, feed: Mapping[str, Any], random: Any) -> Any:
+    """Open a racer; the memory that lies before its own, to be kept as long."""
+    import numpy
+
+    before = numpy.ones(int(random.integers(1, JITTER)), numpy.uint8)
+    racer.open(feed)
+    return before
 
 
-def cool_down(max_temp_c: Optional[float]) -> None:
-    """Wait while the device is hotter than this."""
-    while max_temp_c is not None and (health()["temperature_c"] or 0.0) > max_temp_c:
+def _same_effort(racers: Sequence[Racer]) -> None:
+    """Say how many runs a visit has: as many for all that are about as fast as the first."""
+    first = racers[0].run_ms
+    for racer in racers:
+        alike = ALIKE <= racer.run_ms / first <= 1 / ALIKE
+        racer.runs = runs_per_visit(first if alike else racer.run_ms)
+
+
+def _goes_on(elapsed: float, openings: Sequence[int], seconds: float, min_rounds: int) -> bool:
+    late = elapsed >= OVERTIME * max(seconds, 1.0)
+    rounds = min(min_rounds, FEWEST_ROUNDS) if late else min_rounds
+    return elapsed < seconds or sum(openings) < rounds or len(openings) < (1 if late else FEWEST_OPENINGS)
+
+
+def cool_down(max_temp_c: Optional[float]) -> float:
+    """Wait while the device is hotter than this; how many seconds that took."""
+    waited = 0.0
+    while max_temp_c is not None:
+        found = health()["temperature_c"]
+        if found is None:
+            raise Failure(LACKS, "This machine does not say how hot it is: leave the highest temperature out.")
+        if found <= max_temp_c:
+            break
+        if waited >= COOLING_LIMIT_S:
+            raise Failure(LACKS, f"It stays at {found:g} °C: cool it, or allow more than {max_temp_c:g} °C.")
         time.sleep(COOLING_S)
+        waited += COOLING_S
+    return waited
 
 
 def canary() -> List[float]:
@@ -276,24 +356,44 @@ def samples(path: str) -> List[Dict[str, Any]]:
 def race(job: Mapping[str, Any]) -> Report:
     """Time models against each other and against a twin of the reference."""
     feeds, threads, models = samples(job["feeds"]), job.get("threads", 1), job["models"]
+    return compared(
+        models, job["reference"], feeds, threads, job["seconds"], job["min_rounds"], job.get("seed", 0),
+        job.get("max_temp_c"),
+    )  # fmt: skip
+
+
+def compared(
+    models: Mapping[str, Any],
+    reference: str,
+    feeds: Sequence[Mapping[str, Any]],
+    threads: int,
+    seconds: float,
+    min_rounds: int,
+    seed: int,
+    max_temp_c: Optional[float] = None,
+) -> Report:
+    """What ``race`` reports, of models that are paths or bytes."""
     before = canary()
-    twin = Racer(models[job["reference"]], feeds[0], threads)  # first: pays for starting onnxruntime
-    racers = [Racer(path, feeds[0], threads) for path in models.values()]
-    twin.runs = racers[list(models).index(job["reference"])].runs  # or best-of-k would tell the two apart
-    visits = take_turns(
-        [*racers, twin], feeds, job["seconds"], job["min_rounds"], job.get("seed", 0), job.get("max_temp_c")
-    )
-    rows = [_row(racer, taken) for racer, taken in zip([*racers, twin], visits)]
+    Racer(models[reference], threads).open(feeds[0])  # pays for starting onnxruntime
+    racers = {name: Racer(source, threads) for name, source in models.items()}
+    twin, others = Racer(models[reference], threads), [racers[name] for name in models if name != reference]
+    openings = take_turns([racers[reference], *others, twin], feeds, seconds, min_rounds, seed, max_temp_c)
     return {
-        "rounds": len(visits[0]),
+        "rounds": sum(openings),
+        "openings": openings,
         "canary": {"before_ms": before, "after_ms": canary()},
-        "models": dict(zip(models, rows)),
-        "twin": rows[-1],
+        "models": {name: _row(racer) for name, racer in racers.items()},
+        "twin": _row(twin),
     }
 
 
-def _row(racer: Racer, visits: Any) -> Report:
-    return {"load_ms": racer.load_ms, "first_ms": racer.first_ms, "visits": visits}
+def _row(racer: Racer) -> Report:
+    return {"load_ms": middle(racer.load_ms), "first_ms": middle(racer.first_ms), "visits": racer.visits}
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median, the lower one of two."""
+    return sorted(values)[(len(values) - 1) // 2]
 
 
 def best(job: Mapping[str, Any]) -> Report:
@@ -336,8 +436,9 @@ def _best_run(run: Callable[[], Any], count: int) -> float:
 def memory(job: Mapping[str, Any]) -> Report:
     """Peak memory of this process with one model; to be asked of a process that did nothing else."""
     feed, start = samples(job["feeds"])[0], peak_kb()
-    racer = Racer(job["model"], feed, job.get("threads", 1))
-    return {"load_ms": racer.load_ms, "first_ms": racer.first_ms, "start_kb": start, "peak_kb": peak_kb()}
+    racer = Racer(job["model"], job.get("threads", 1))
+    racer.open(feed)
+    return {"load_ms": racer.load_ms[0], "first_ms": racer.first_ms[0], "start_kb": start, "peak_kb": peak_kb()}
 
 
 def outputs(job: Mapping[str, Any]) -> Report:
@@ -353,6 +454,105 @@ def outputs(job: Mapping[str, Any]) -> Report:
     return {"outputs": [output.name for output in session.get_outputs()]}
 
 
+def operators(job: Mapping[str, Any]) -> Report:
+    """Count the operators of every model after onnxruntime's own fusions on this machine."""
+    found = {}
+    for name, path in job["models"].items():
+        with _scratch("optimized.onnx") as place:
+            opened(path, job.get("threads", 1), optimized_model_filepath=place)
+            with open(place, "rb") as file:
+                found[name] = operators_of(file.read())
+    return {"operators": found}
+
+
+def operators_of(model: bytes) -> Dict[str, int]:
+    """How many nodes a serialized ModelProto has of each operator; the package onnx may be missing here.
+
+    By the numbers of onnx.proto: ``graph`` is field 7 of a model, ``node`` field 1 of a graph, ``op_type`` field 4 of a
+    node.
+    """
+    found: Dict[str, int] = {}
+    for graph in _parts(memoryview(model), 7):
+        for node in _parts(graph, 1):
+            for name in _parts(node, 4):
+                text = bytes(name).decode()
+                found[text] = found.get(text, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def _parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The length-delimited fields of that number (protobuf.dev, Encoding): the others are passed over."""
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            place = _varint(message, place)[1]
+            continue
+        size, place = _varint(message, place) if kind == 2 else ({1: 8, 5: 4}[kind], place)
+        if number == wanted and kind == 2:
+            yield message[place : place + size]
+        place += size
+
+
+def _varint(message: memoryview, place: int) -> Tuple[int, int]:
+    """A number in base 128, least digit first, and where the next thing begins."""
+    value = shift = 0
+    while True:
+        byte = message[place]
+        value |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return value, place
+
+
+def profile(job: Mapping[str, Any]) -> Report:
+    """Where the time goes inside every model, by onnxruntime's own profiler."""
+    feed = samples(job["feeds"])[0]
+    limits = job["warmup"], job["runs"], job["seconds"]
+    return {
+        "profiles": {name: _profile(path, feed, job.get("threads", 1), *limits) for name, path in job["models"].items()}
+    }
+
+
+def _profile(source: Any, feed: Mapping[str, Any], threads: int, warmup: int, runs: int, seconds: float) -> Report:
+    with _scratch("profile") as place:
+        session = opened(source, threads, enable_profiling=True, profile_file_prefix=place)
+        begin, done = time.perf_counter(), 0
+        while done <= warmup or (done < warmup + runs and time.perf_counter() - begin < seconds):
+            ran(session, feed)
+            done += 1
+        with open(session.end_profiling()) as file:
+            return profiled(json.load(file), done - warmup)
+
+
+def profiled(events: Sequence[Mapping[str, Any]], runs: int) -> Report:
+    """A profile from the events of onnxruntime's profiler: of every node the median over the last ``runs`` runs, in µs.
+
+    A node inside a loop counts as often as it ran. Nodes are in the order in which they first ran.
+    """
+    spans = [(event["ts"], event["dur"]) for event in events if event.get("name") == "model_run"]
+    spans = sorted(spans)[-runs:]
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    nodes: Dict[Tuple[str, str], List[float]] = {}
+    for event in sorted(kernels, key=lambda event: event["ts"]):
+        run = bisect.bisect_right(spans, (event["ts"], math.inf)) - 1
+        if run >= 0:
+            key = event["name"][: -len("_kernel_time")], event["args"]["op_name"]
+            nodes.setdefault(key, [0.0] * len(spans))[run] += event["dur"]
+    return {
+        "run_us": middle([took for _, took in spans]),
+        "nodes": [[name, operator, middle(times)] for (name, operator), times in nodes.items()],
+    }
+
+
+@contextlib.contextmanager
+def _scratch(name: str) -> Iterator[str]:
+    """A path for a file that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+        yield os.path.join(folder, name)
+
+
 def count(job: Mapping[str, Any]) -> Report:
     """Run every model once between two marks; what happens there is counted by the emulator."""
     feeds, names = job["feeds"], list(job["models"])
@@ -363,9 +563,10 @@ def count(job: Mapping[str, Any]) -> Report:
         wanted = [output.name for output in session.get_outputs()]
         for _ in range(job.get("warmup", 2)):
             ran(session, feed)
-        mark(99)
-        session.run(wanted, feed)
-        mark(number % 99)
+        for _ in range(job.get("runs", 1)):
+            mark(99)
+            session.run(wanted, feed)
+            mark(number % 99)
     return {"names": names}
 
 
@@ -381,6 +582,8 @@ TASKS = {
     "best": best,
     "memory": memory,
     "outputs": outputs,
+    "operators": operators,
+    "profile": profile,
     "count": count,
 }
 

@@ -16,7 +16,7 @@ from edgepress.errors import InputError, Refusal
 from edgepress.report import schema
 
 REPORT_FORMAT = "edgepress-report/1"
-BENCH_FORMAT = "edgepress-bench/1"
+BENCH_FORMAT = "edgepress-bench/2"
 EXPLAIN_FORMAT = "edgepress-explain/2"
 
 ORIGINAL = "original"
