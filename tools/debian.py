@@ -17,15 +17,19 @@ class Failure(Exception):
     """Something is missing or cannot be used; the message says what to do."""
 
 
-def check_programs() -> None:
-    """Make sure that packages can be had here.
+def claim(folder: Path, mark: str) -> None:
+    """Mark the folder as ours, by a file, before anything is written to it.
 
     Raises:
-        Failure: this is no Debian.
+        Failure: there is something in it that was not made this way, or this is no Debian.
     """
     for program in PROGRAMS:
         if shutil.which(program) is None:
             raise Failure(f"{program} is missing: what is set up is made of Debian packages, use Debian or Ubuntu.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / mark).is_file():
+        raise Failure(f"{folder} is not empty and was not made by this script: name another folder.")
+    (folder / mark).write_text("{}\n", encoding="utf-8")
 
 
 def own_architecture() -> str:

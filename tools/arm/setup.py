@@ -1,11 +1,15 @@
 """Set up onnxruntime for emulated ARM cores: `python tools/arm/setup.py [FOLDER]`, by default build/arm.
 
-Three things are fetched from the package registries that this machine is set up for, and unpacked below FOLDER; nothing
-is installed and no privileges are needed::
+Three things are fetched from the package registries that this machine is set up for, and unpacked below FOLDER, and
+what counts instructions is built by this machine's C compiler, if it has one; nothing is installed and no privileges
+are needed::
 
-    host/   qemu-user, and those of its libraries that this machine lacks   (apt-get, this machine's architecture)
-    root/   Python and the C and C++ libraries                              (apt-get, arm64)
-    site/   onnxruntime and numpy, the versions of constraints.txt          (pip, wheels for aarch64)
+    host/      qemu-user, and those of its libraries that this machine lacks   (apt-get, this machine's architecture)
+    root/      Python and the C and C++ libraries                              (apt-get, arm64)
+    site/      onnxruntime and numpy, the versions of constraints.txt          (pip, wheels for aarch64)
+    plugins/   qemu's plugins that count instructions                          (cc)
+
+``--also VERSION`` adds another onnxruntime beside, in ``site-VERSION/``; devices name it by ``?onnxruntime=VERSION``.
 
 apt-get works on package lists of its own, so that those of the machine need no arm64 and are not written. Running it
 again does nothing if everything is there in the versions wanted, and starts over otherwise.
@@ -18,15 +22,19 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import emulator
-from emulator import CORES, MARK, cpuinfo, default_folder, emulated, ready, told, write_cores
+import plugins
+from emulator import MARK, default_folder, emulated, ready, told, write_cores
+
+from edgepress.devices.emulated_cores import CORES, cpuinfo
+from edgepress.errors import DeviceError
 
 sys.path.append(str(Path(__file__).parents[1]))  # the folder of scripts that serve more than one set-up
-from debian import Failure, check_programs, fetch, own_architecture, package_list, spoken, unpack
+from debian import Failure, claim, fetch, own_architecture, package_list, spoken, unpack
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -48,11 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sources", type=Path, help="apt sources to use instead of this machine's, if those lack arm64"
     )
     parser.add_argument("--onnxruntime", metavar="VERSION", help="another version than that of constraints.txt")
+    parser.add_argument("--also", metavar="VERSION", action="append", default=[], help="one more onnxruntime beside it")
     given = parser.parse_args(arguments)
+    folder = given.folder.resolve()
     try:
         pins = {**pinned(), **({"onnxruntime": given.onnxruntime} if given.onnxruntime else {})}
-        print(set_up(given.folder.resolve(), pins, given.sources.resolve() if given.sources else None))
-    except (Failure, emulator.Failure) as error:
+        summary = set_up(folder, pins, given.sources.resolve() if given.sources else None)
+        for version in given.also:
+            add(folder, version)
+        print(f"{summary}; it {plugins.build(folder)}")
+    except (Failure, DeviceError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -72,14 +85,14 @@ def set_up(folder: Path, pins: Mapping[str, str], sources: Path | None = None) -
     known = ready(folder)
     if known is not None and known["recipe"] == wanted:
         return f"{folder} is set up: {known['summary']}"
-    claim(folder)
-    for part in ("fetched", "host", "root", "site", "cores"):
-        shutil.rmtree(folder / part, ignore_errors=True)
+    claim(folder, MARK)
+    for part in ("fetched", "host", "root", "cores", "plugins", "site*"):
+        for place in folder.glob(part):
+            shutil.rmtree(place)
     unpack(fetch(folder, own_architecture(), ("qemu-user",), sources, package_list()), folder / "host")
-    packages = fetch(folder, "arm64", GUEST, sources, None)
-    unpack(packages, folder / "root")
-    wheels(folder, pins, glibc(packages))
+    unpack(fetch(folder, "arm64", GUEST, sources, None), folder / "root")
     shutil.rmtree(folder / "fetched")
+    wheels(folder, pins, folder / "site")
     write_cores(folder)
     qemu = emulated(folder, "cortex-a76")  # the richest core; failing on others is for identical.py to report
     summary = told(qemu, ["-c", PROBE])
@@ -99,41 +112,38 @@ def pinned() -> dict[str, str]:
     return {name: pin[1] for name, pin in found.items() if pin is not None}
 
 
-def claim(folder: Path) -> None:
-    """Mark the folder as ours before anything is written to it.
-
-    Raises:
-        Failure: there is something in it that this script did not make.
-    """
-    check_programs()
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / MARK).is_file():
-        raise Failure(f"{folder} is not empty and was not made by this script: name another folder.")
-    (folder / MARK).write_text("{}\n", encoding="utf-8")
+def add(folder: Path, version: str) -> None:
+    """Have another onnxruntime beside the usual one; numpy is shared."""
+    site = folder / f"site-{version}"
+    if not site.is_dir():
+        wheels(folder, {"onnxruntime": version}, site)
 
 
-def glibc(packages: Sequence[Path]) -> int:
-    """Minor version of the glibc 2.x among the packages."""
-    named = [found for path in packages if (found := re.match(r"libc6_2\.(\d+)", path.name))]
-    if not named:
-        raise Failure("apt-get brought no libc6 2.x for arm64: the emulated system needs glibc.")
-    return int(named[0][1])
-
-
-def wheels(folder: Path, pins: Mapping[str, str], newest: int) -> None:
-    """Download and unpack the wheels that the emulated Python can use."""
+def wheels(folder: Path, pins: Mapping[str, str], site: Path) -> None:
+    """Download and unpack the wheels that the emulated Python can use, into a new folder."""
     pythons = sorted((folder / "root" / "usr" / "bin").glob("python3.*[0-9]"))
     if not pythons:
         raise Failure("apt-get brought no Python for arm64: see what the package python3-minimal depends on.")
-    version = pythons[0].name.removeprefix("python")
+    version, newest = pythons[0].name.removeprefix("python"), glibc(folder)
     tags = [f"manylinux_2_{minor}_aarch64" for minor in range(newest, OLDEST_GLIBC - 1, -1)] + ["manylinux2014_aarch64"]
     options = [word for tag in tags for word in ("--platform", tag)]
     options += ["--python-version", version, "--only-binary", ":all:", "--no-deps", "--quiet"]
     named = [f"{name}=={pin}" for name, pin in pins.items()]  # what onnxruntime imports to run a model is numpy
-    spoken([sys.executable, "-m", "pip", "download", *options, "--dest", str(folder / "fetched"), *named])
-    for wheel in sorted((folder / "fetched").glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder / "site")
+    with tempfile.TemporaryDirectory(prefix="fetched-", dir=folder) as made:
+        spoken([sys.executable, "-m", "pip", "download", *options, "--dest", made, *named])
+        new = Path(made, "site")
+        for wheel in sorted(Path(made).glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(new)
+        new.rename(site)
+
+
+def glibc(folder: Path) -> int:
+    """Minor version of the glibc 2.x of the emulated system, which its library states."""
+    for library in folder.glob("root/usr/lib/*/libc.so.6"):
+        if found := re.search(rb"stable release version 2\.(\d+)", library.read_bytes()):
+            return int(found[1])
+    raise Failure("apt-get brought no libc6 2.x for arm64: the emulated system needs glibc.")
 
 
 if __name__ == "__main__":
