@@ -23,7 +23,11 @@ class Here:
     """This process."""
 
     level: Level = "measured"
-    spec = "local"
+    spec: str = "local"
+
+    def __init__(self, max_temp_c: float | None = None) -> None:
+        """Comparisons wait while this machine is hotter than that."""
+        self.max_temp_c = max_temp_c
 
     def machine(self) -> Machine:
         """This machine, now."""
@@ -42,8 +46,9 @@ class Here:
     ) -> Timing:
         """Models against a reference, as :func:`edgepress.bench.timing.compare`."""
         return timing.compare(
-            models, feeds, threads=threads, seconds=seconds, min_rounds=min_rounds, seed=seed, reference=reference
-        )
+            models, feeds, threads=threads, seconds=seconds, min_rounds=min_rounds, seed=seed, reference=reference,
+            max_temp_c=self.max_temp_c,
+        )  # fmt: skip
 
     def best(
         self, groups: Sequence[Sequence[Small]], *, threads: int = 1, seconds: float = 1.0, seed: int = 0

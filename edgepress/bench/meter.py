@@ -6,14 +6,17 @@ best      many small models (layers alone, at several widths): the material of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 
+from edgepress.bench.here import Here
 from edgepress.bench.machine import Machine
+from edgepress.bench.remote import Remote
 from edgepress.bench.summary import Timing
-from edgepress.devices import Level
+from edgepress.devices import Agent, Level, open_device
 
 Feed = Mapping[str, np.ndarray]
 Small = tuple[bytes, Feed]
@@ -61,3 +64,30 @@ class Meter(Protocol):
             seed: of the order of turns.
         """
         ...
+
+
+@contextmanager
+def meter_of(device: str | None, max_temp_c: float | None = None) -> Iterator[Meter]:
+    """The meter of a device; None is this process.
+
+    Args:
+        device: its spec.
+        max_temp_c: comparisons wait while it is hotter.
+
+    Raises:
+        DeviceError: the spec names no device, or one that cannot be had here.
+    """
+    if device is None:
+        yield Here(max_temp_c)
+        return
+    with open_device(device) as opened:
+        yield meter_on(Agent(opened), max_temp_c)
+
+
+def meter_on(agent: Agent, max_temp_c: float | None = None) -> Meter:
+    """The meter of a device that is open: its clock, or instructions where its time means nothing."""
+    if agent.device.level == "measured":
+        return Remote(agent, max_temp_c)
+    from edgepress.bench.counted import Counted  # few need the emulator
+
+    return Counted(agent)

@@ -1,0 +1,99 @@
+"""Counted: instructions on an emulated core as a meter, for where there is no device. They are no times.
+
+A count is nearly the same every time (:mod:`edgepress.devices.counting`): it has no quantiles, its ratio no interval,
+and what differs by more than ``MARGIN`` differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgepress.bench import statistics
+from edgepress.bench.machine import Machine
+from edgepress.bench.remote import Remote
+from edgepress.bench.statistics import Latency, Ratio
+from edgepress.bench.summary import Timing
+from edgepress.bench.timing import check
+from edgepress.devices import Agent, Level
+from edgepress.devices.counting import counts, counts_each
+from edgepress.errors import InputError
+
+MARGIN = 0.001
+"""Counts of one model in two processes differ by less, relatively."""
+
+MILLION = 1e6
+
+Feed = Mapping[str, np.ndarray]
+Small = tuple[bytes, Feed]
+
+
+class Counted:
+    """Millions of instructions of one run, on one emulated core."""
+
+    level: Level = "counted"
+
+    def __init__(self, agent: Agent) -> None:
+        """Use the agent of an emulated core."""
+        self.agent = agent
+        self.spec = agent.device.spec
+
+    def machine(self) -> Machine:
+        """The emulated core.
+
+        Raises:
+            DeviceError: it was not set up.
+        """
+        return Remote(self.agent).machine()
+
+    def compare(
+        self,
+        models: Mapping[str, bytes],
+        feeds: Sequence[Feed],
+        *,
+        threads: int = 1,
+        seconds: float = 6.0,
+        min_rounds: int = 20,
+        seed: int = 0,
+        reference: str,
+    ) -> Timing:
+        """Models against a reference on the first sample; nothing is timed, and nothing is drawn at random.
+
+        Raises:
+            InputError: no feed, an unknown reference, or more than one thread.
+            DeviceError: this is no emulated core, or it fails.
+            ModelError: onnxruntime there cannot load or run one of the models.
+        """
+        check(models, feeds, reference, threads, seconds, min_rounds)
+        if threads != 1:
+            raise InputError("Instructions are counted in one thread: ask for 1 thread.")
+        found = {name: one.total / MILLION for name, one in counts(self.agent, models, feeds[0]).items()}
+        return exact(found, reference, self.level, self.machine())
+
+    def best(
+        self, groups: Sequence[Sequence[Small]], *, threads: int = 1, seconds: float = 1.0, seed: int = 0
+    ) -> list[np.ndarray]:
+        """Millions of instructions of every model, per group float64 [models]; all are counted in one process.
+
+        Raises:
+            DeviceError: this is no emulated core, or it fails.
+            ModelError: onnxruntime there cannot load or run one of them.
+        """
+        found = counts_each(self.agent, [small for group in groups for small in group])
+        totals = np.array([one.total for one in found]) / MILLION
+        return np.split(totals, np.cumsum([len(group) for group in groups])[:-1])
+
+
+def exact(costs: Mapping[str, float], reference: str, level: Level, machine: Machine) -> Timing:
+    """Costs that are known once and for all, as a timing."""
+    floor = math.log1p(MARGIN)
+    ratios = []
+    for name, cost in costs.items():
+        if name != reference:
+            log = math.log(cost / costs[reference])
+            ratio = math.exp(log)
+            ratios.append(Ratio(name, reference, ratio, ratio, ratio, statistics.noise(log, log, floor)))
+    latencies = tuple(Latency(name, cost, cost, cost, math.nan, math.nan, 1) for name, cost in costs.items())
+    return Timing(reference, 1, 1, latencies, tuple(ratios), floor, machine, level)

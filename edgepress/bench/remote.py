@@ -1,0 +1,121 @@
+"""Remote: the clock of a device as a meter. Models and samples are sent once; the statistics are taken here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgepress.bench import here
+from edgepress.bench.machine import Machine
+from edgepress.bench.summary import Timing, summarize
+from edgepress.bench.timing import check
+from edgepress.devices import Agent, Level
+from edgepress.devices.agent import OVERTIME
+from edgepress.devices.base import TIMEOUT_S
+
+Feed = Mapping[str, np.ndarray]
+Small = tuple[bytes, Feed]
+
+
+class Remote:
+    """Times on one device."""
+
+    level: Level = "measured"
+
+    def __init__(self, agent: Agent, max_temp_c: float | None = None) -> None:
+        """Use an agent; races wait while the device is hotter than ``max_temp_c``."""
+        self.agent = agent
+        self.spec = agent.device.spec
+        self.max_temp_c = max_temp_c
+
+    def machine(self) -> Machine:
+        """The device, now.
+
+        Raises:
+            DeviceError: it cannot be reached, or lacks what it needs.
+        """
+        report = self.agent.perform({"task": "identify"}).report
+        return Machine.of(report["machine"], report["before"])
+
+    def compare(
+        self,
+        models: Mapping[str, bytes],
+        feeds: Sequence[Feed],
+        *,
+        threads: int = 1,
+        seconds: float = 6.0,
+        min_rounds: int = 20,
+        seed: int = 0,
+        reference: str,
+    ) -> Timing:
+        """Models against a reference, as :func:`edgepress.bench.timing.compare`.
+
+        Raises:
+            InputError: no feed, an unknown reference or settings out of range.
+            DeviceError: the device, its connection or its Python fails.
+            ModelError: onnxruntime there cannot load or run one of the models.
+        """
+        check(models, feeds, reference, threads, seconds, min_rounds)
+        job = {
+            "task": "race",
+            "models": sent(self.agent, models),
+            "reference": reference,
+            "feeds": sent_feeds(self.agent, feeds),
+            "threads": threads,
+            "seconds": seconds,
+            "min_rounds": min_rounds,
+            "seed": seed,
+        }
+        if self.max_temp_c is not None:
+            job["max_temp_c"] = self.max_temp_c
+        race = self.agent.perform(job, TIMEOUT_S + OVERTIME * seconds).report
+        return summarize(race, reference, threads, seed)
+
+    def best(
+        self, groups: Sequence[Sequence[Small]], *, threads: int = 1, seconds: float = 1.0, seed: int = 0
+    ) -> list[np.ndarray]:
+        """The best time of every model in ms, per group float64 [models].
+
+        Raises:
+            DeviceError: the device, its connection or its Python fails.
+            ModelError: onnxruntime there cannot load or run one of them.
+        """
+        job: dict[str, Any] = {
+            "task": "best",
+            "groups": [[self._small(small) for small in group] for group in groups],
+            "threads": threads,
+            "visit_ms": here.VISIT_MS,
+            "rounds": here.ROUNDS,
+            "seconds": seconds,
+            "seed": seed,
+        }
+        report = self.agent.perform(job, TIMEOUT_S + OVERTIME * seconds * len(groups)).report
+        return [np.array(found, np.float64) for found in report["best_ms"]]
+
+    def _small(self, small: Small) -> dict[str, str]:
+        model, feed = small
+        return {"model": sent_model(self.agent, model), "feeds": sent_feeds(self.agent, [feed])}
+
+
+def sent(agent: Agent, models: Mapping[str, bytes]) -> dict[str, str]:
+    """Have models on the device; names of their files there."""
+    return {name: sent_model(agent, model) for name, model in models.items()}
+
+
+def sent_model(agent: Agent, model: bytes) -> str:
+    """Have a model on the device under a name that its content decides: equal ones are sent once."""
+    return agent.send(f"{hashlib.sha256(model).hexdigest()[:24]}.onnx", model)
+
+
+def sent_feeds(agent: Agent, feeds: Sequence[Feed]) -> str:
+    """Have samples on the device, likewise."""
+    found = hashlib.sha256()
+    for feed in feeds:
+        for name, value in feed.items():
+            found.update(f"{name} {value.dtype} {value.shape};".encode())
+            found.update(np.ascontiguousarray(value).tobytes())
+        found.update(b"\n")
+    return agent.send_feeds(f"{found.hexdigest()[:24]}.npz", feeds)
