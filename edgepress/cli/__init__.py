@@ -2,7 +2,8 @@
 
 stdout holds the result (a page on a terminal, ``key<TAB>value`` in a pipe, JSON with ``--json``), stderr the
 progress and errors. Exit codes: 0 done, 1 a fault of edgepress, 2 something handed over cannot be used, 3 an
-explicit budget is out of reach (the best found is printed), 130 interrupted. What a command needs is imported
+explicit budget is out of reach (the best found is printed) or a device does not keep what a bundle promises, 130
+interrupted. What a command needs is imported
 inside it, so that ``edgepress --help`` loads neither torch nor onnxruntime nor onnx.
 """
 
@@ -11,11 +12,13 @@ from __future__ import annotations
 import click
 
 from edgepress import __version__
+from edgepress.cli.bundling import bundle, verify
 from edgepress.cli.compressing import apply, compress, quantize
 from edgepress.cli.group import INTERRUPTED, Edgepress
 from edgepress.cli.looking import explain, ops
 from edgepress.cli.measuring import bench
 from edgepress.cli.scoring import calibrate, merge, score
+from edgepress.cli.training import finetune
 
 __all__ = ["INTERRUPTED", "main"]
 
@@ -29,11 +32,14 @@ def main() -> None:
       edgepress compress model.onnx --data samples.npz   cut, quantize, measure
       edgepress quantize model.onnx --data samples.npz   only quantize
       edgepress bench model.onnx model.edge.onnx         time against each other
+      edgepress bundle small.onnx -o bundle              pack with test vectors for devices
+      edgepress verify bundle --device ssh://pi@kitchen  run them there, and compare
       edgepress explain model.onnx                       what can be cut, and why
       edgepress score model.onnx --data samples.npz      what channels are worth
+      edgepress finetune model.onnx --data samples.npz   train: recover, code, prune
       edgepress ops model.onnx                           operators that are known
     """  # noqa: D301  (click wants a real backspace before lines it must not fold)
 
 
-for _command in (compress, quantize, apply, bench, explain, ops, calibrate, merge, score):
+for _command in (compress, quantize, apply, bench, bundle, verify, explain, ops, calibrate, merge, score, finetune):
     main.add_command(_command)
