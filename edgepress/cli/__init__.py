@@ -3,8 +3,8 @@
 stdout holds the result (a page on a terminal, ``key<TAB>value`` in a pipe, JSON with ``--json``), stderr the
 progress and errors. Exit codes: 0 done, 1 a fault of edgepress, 2 something handed over cannot be used, 3 an
 explicit budget is out of reach (the best found is printed) or a device does not keep what a bundle promises, 130
-interrupted. What a command needs is imported
-inside it, so that ``edgepress --help`` loads neither torch nor onnxruntime nor onnx.
+interrupted. What a command needs is imported inside it, so that ``edgepress --help`` loads neither torch nor
+onnxruntime nor onnx.
 """
 
 from __future__ import annotations
