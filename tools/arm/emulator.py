@@ -1,8 +1,7 @@
 """Machines that models can be run on: this one, and ARM cores emulated by qemu-user.
 
-An emulated core is a ``-cpu`` of qemu together with a /proc/cpuinfo that agrees with it, which onnxruntime
-picks its kernels by, and without which it crashes (older qemu has none of its own). Emulation is exact in values and
-says nothing about time.
+What the cores are and how a program is started on one is said by :mod:`edgepress.devices.emulated_cores`. Here a model
+is run there in ways that devices have no need of: with the graph written out as onnxruntime runs it, or run as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,42 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from edgepress.devices import emulated_cores
+from edgepress.devices.emulated_cores import CORES, VARIABLE, Crash, cause, cpuinfo
+
 ROOT = Path(__file__).parents[2]
 GUEST = Path(__file__).with_name("guest.py")
-VARIABLE = "EDGEPRESS_ARM"
 MARK = "edgepress-arm.json"
-PROCESSORS = 4
 TIMEOUT = 1800
-
-BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
-DOT_PRODUCTS = f"{BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
-
-
-class Failure(Exception):
-    """Something is missing or cannot be used; the message says what to do."""
-
-
-class Crash(Failure):
-    """onnxruntime ended on a core instead of answering."""
-
-
-@dataclass(frozen=True, slots=True)
-class Core:
-    """A kind of ARM core: part number, release (r2p0 is 2, 0), features as Linux names them, its name in qemu."""
-
-    part: int
-    release: tuple[int, int]
-    features: str
-    qemu: str
-
-
-CORES = {
-    "cortex-a53": Core(0xD03, (0, 4), BASE, "cortex-a53"),
-    # Not in qemu 7.2: an A76 that says it is an A55. Release 0 would be taken for one without dot products.
-    "cortex-a55": Core(0xD05, (2, 0), DOT_PRODUCTS, "cortex-a76"),
-    "cortex-a72": Core(0xD08, (0, 3), BASE, "cortex-a72"),
-    "cortex-a76": Core(0xD0B, (4, 1), DOT_PRODUCTS, "cortex-a76"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +76,12 @@ def ready(folder: Path) -> dict[str, Any] | None:
     return noted or None  # empty while it works
 
 
+def versions(folder: Path) -> dict[str, str]:
+    """What is set up: versions of onnxruntime, numpy, Python and qemu, by name; empty if nothing is."""
+    noted = ready(folder)
+    return dict(part.split(" ") for part in noted["summary"].split(", ")) if noted else {}
+
+
 def write_cores(folder: Path) -> None:
     """Give every core its own view of the root: the same files, another /proc/cpuinfo."""
     for name, core in CORES.items():
@@ -117,44 +92,14 @@ def write_cores(folder: Path) -> None:
         (view / "proc" / "cpuinfo").write_text(cpuinfo(core), encoding="ascii")
 
 
-def cpuinfo(core: Core) -> str:
-    """What Linux writes to /proc/cpuinfo on a machine of such cores."""
-    rows = {
-        "BogoMIPS": "100.00",
-        "Features": core.features,
-        "CPU implementer": "0x41",
-        "CPU architecture": "8",
-        "CPU variant": f"{core.release[0]:#x}",
-        "CPU part": f"{core.part:#x}",
-        "CPU revision": f"{core.release[1]}",
-    }
-    lines = "".join(f"{key}\t: {value}\n" for key, value in rows.items())
-    return "".join(f"processor\t: {number}\n{lines}\n" for number in range(PROCESSORS))
-
-
 def emulated(folder: Path, name: str) -> Machine:
     """An emulated core.
 
     Raises:
-        Failure: unknown core, or the folder is not set up.
+        DeviceError: unknown core, or the folder is not set up.
     """
-    if name not in CORES:
-        raise Failure(f"There is no core {name!r}: choose among {', '.join(CORES)}.")
-    folder = folder.resolve()
-    qemu = folder / "host" / "usr" / "bin" / "qemu-aarch64"
-    pythons = sorted((folder / "root" / "usr" / "bin").glob("python3.*[0-9]"))
-    if not qemu.is_file() or not pythons or not (folder / "cores" / name).is_dir():
-        raise Failure(f"{folder} holds no emulated ARM: set it up by python tools/arm/setup.py {folder}")
-    libraries = sorted(str(path) for path in (folder / "host" / "usr" / "lib").glob("*-linux-gnu*"))
-    options = ("-U", "LD_LIBRARY_PATH", "-L", str(folder / "cores" / name), "-cpu", CORES[name].qemu)
-    environment = {
-        "LD_LIBRARY_PATH": os.pathsep.join(libraries),  # for qemu; -U keeps it from the emulated Python
-        "PYTHONPATH": str(folder / "site"),
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONHASHSEED": "0",
-        "LANG": "C.UTF-8",
-    }
-    return Machine(name, (str(qemu), *options, str(pythons[0])), environment)
+    name = emulated_cores.core_name(name)
+    return Machine(name, emulated_cores.command(folder, name), dict(emulated_cores.environment(folder)))
 
 
 def here() -> Machine:
@@ -212,14 +157,5 @@ def told(machine: Machine, words: Sequence[str]) -> str:
     )
     if done.returncode == 0:
         return done.stdout.strip()
-    raise Crash(f"{machine.name}: {cause(done.returncode, done.stderr)}")
-
-
-def cause(status: int, errors: str) -> str:
-    """Why a process failed, in a sentence."""
-    if "Illegal instruction" in errors or status in (-signal.SIGILL, 128 + signal.SIGILL):
-        return "Illegal instruction: onnxruntime uses instructions that this core does not have"
-    if status < 0 or status > 128:
-        number = -status if status < 0 else status - 128
-        return f"the process was ended by {signal.Signals(number).name}"
-    return (errors.strip().splitlines() or [f"it ended with status {status}"])[-1]
+    last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+    raise Crash(f"{machine.name}: {cause(done.returncode, done.stderr) or last}")

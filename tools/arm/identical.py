@@ -28,14 +28,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import optimized
-from emulator import Crash, Failure, Machine, Run
+from emulator import Machine, Run
 
 from edgepress import targets
 from edgepress.calibrate import open_feed
-from edgepress.errors import DataError, EdgepressError
+from edgepress.devices.emulated_cores import CORES, Crash
+from edgepress.errors import DataError, DeviceError, EdgepressError
 from edgepress.model import Model
 
-CORES = "cortex-a53,cortex-a72,cortex-a76"
+CHECKED = "cortex-a53,cortex-a72,cortex-a76"
 SAMPLES = 16
 HERE = {"x86_64": "x64", "AMD64": "x64"}.get(platform.machine(), platform.machine())
 HEADINGS = ("model", "samples", "operators on ARM", "in float", "cores", "between cores", "sha256", f"against {HERE}")
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = page(results, summary, bool(given.data))
         if given.write:
             given.write.write_text(text, encoding="utf-8")
-    except (Failure, EdgepressError, OSError) as error:
+    except (EdgepressError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1 if isinstance(error, Crash) else 2
     print(text, end="")
@@ -123,7 +124,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--data", action="append", default=[], metavar="SRC", help="samples; each model takes what fits"
     )
     parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help=f"how many of them ({SAMPLES})")
-    parser.add_argument("--cores", default=CORES, help=f"among {', '.join(emulator.CORES)} ({CORES})")
+    parser.add_argument("--cores", default=CHECKED, help=f"among {', '.join(CORES)} ({CHECKED})")
     parser.add_argument("--float", action="append", default=[], type=Path, metavar="MODEL", help="to compare with")
     parser.add_argument("--arm", type=Path, default=emulator.default_folder(), help="where setup.py has put it")
     parser.add_argument("--write", type=Path, metavar="PATH", help="write the page there")
@@ -146,11 +147,11 @@ def samples_of(path: Path, sources: Sequence[str], count: int) -> dict[str, np.n
         chunks = [chunk.inputs for chunk, _ in zip(feed.chunks(1), range(count), strict=False)]
         return {name: np.stack([chunk[name] for chunk in chunks]) for name in model.inputs}
     if problem is not None:
-        raise Failure(f"None of the samples fit {path}: {problem}")
+        raise DeviceError(f"None of the samples fit {path}: {problem}")
     random, found = np.random.default_rng(0), {}
     for name, known in model.inputs.items():
         if known.dtype != "float32" or known.shape is None:
-            raise Failure(f"Input {name!r} of {path} cannot be made up: hand over samples by --data.")
+            raise DeviceError(f"Input {name!r} of {path} cannot be made up: hand over samples by --data.")
         shape = [size if isinstance(size, int) else 1 for size in known.shape]
         found[name] = random.standard_normal((count, *shape)).astype(np.float32)
     return found
@@ -222,7 +223,7 @@ def difference(some: Run, other: Run, graph: onnx.ModelProto) -> Difference:
     for name, values in some.values.items():
         others = other.values[name]
         if values.shape != others.shape or values.dtype != others.dtype:
-            raise Failure(
+            raise DeviceError(
                 f"Output {name!r} has another shape or type on another machine: {values.shape}, {others.shape}."
             )
         bits = np.dtype(f"u{values.dtype.itemsize}")
