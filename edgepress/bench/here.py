@@ -25,9 +25,9 @@ class Here:
     level: Level = "measured"
     spec: str = "local"
 
-    def __init__(self, max_temp_c: float | None = None) -> None:
-        """Comparisons wait while this machine is hotter than that."""
-        self.max_temp_c = max_temp_c
+    def __init__(self, limits: timing.Limits = timing.NONE) -> None:
+        """Take times within limits."""
+        self.limits = limits
 
     def machine(self) -> Machine:
         """This machine, now."""
@@ -47,7 +47,7 @@ class Here:
         """Models against a reference, as :func:`edgepress.bench.timing.compare`."""
         return timing.compare(
             models, feeds, threads=threads, seconds=seconds, min_rounds=min_rounds, seed=seed, reference=reference,
-            max_temp_c=self.max_temp_c,
+            limits=self.limits,
         )  # fmt: skip
 
     def best(

@@ -12,6 +12,12 @@ from typing import Any
 
 from edgepress.devices import agent
 
+SLOWED = 1.10
+"""The canary slowed down by this factor: the clock fell, or the caches are another's."""
+
+WARMED_C = 5.0
+"""Degrees that are worth a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -99,6 +105,34 @@ class Conditions:
     after: Health = field(default_factory=Health)
     canary_before_ms: float | None = None
     canary_after_ms: float | None = None
+
+    def warnings(self, cores: int) -> tuple[str, ...]:
+        """What disturbed the measurement, in sentences; ``cores`` are those it could use."""
+        found = (self._slowed(), self._throttled(), self._warmed(), self._loaded(cores))
+        return tuple(sentence for sentence in found if sentence)
+
+    def _slowed(self) -> str:
+        before, after = self.canary_before_ms, self.canary_after_ms
+        if before is None or after is None or after <= SLOWED * before:
+            return ""
+        return f"A fixed piece of work took {after / before:.2f} times as long after the timing as before it."
+
+    def _throttled(self) -> str:
+        return (
+            "The clock is held down, by heat or by a weak supply."
+            if self.before.throttled or self.after.throttled
+            else ""
+        )
+
+    def _warmed(self) -> str:
+        before, after = self.before.temperature_c, self.after.temperature_c
+        if before is None or after is None or after < before + WARMED_C:
+            return ""
+        return f"It became {after - before:.0f} °C hotter, to {after:.0f} °C: see that it does not throttle."
+
+    def _loaded(self, cores: int) -> str:
+        load = self.before.load_1m
+        return f"Others kept {load:.1f} of {cores} cores busy." if load is not None and load >= cores else ""
 
 
 def describe() -> Machine:

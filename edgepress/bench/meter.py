@@ -16,6 +16,7 @@ from edgepress.bench.here import Here
 from edgepress.bench.machine import Machine
 from edgepress.bench.remote import Remote
 from edgepress.bench.summary import Timing
+from edgepress.bench.timing import NONE, Limits
 from edgepress.devices import Agent, Level, open_device
 
 Feed = Mapping[str, np.ndarray]
@@ -67,27 +68,27 @@ class Meter(Protocol):
 
 
 @contextmanager
-def meter_of(device: str | None, max_temp_c: float | None = None) -> Iterator[Meter]:
+def meter_of(device: str | None, limits: Limits = NONE) -> Iterator[Meter]:
     """The meter of a device; None is this process.
 
     Args:
         device: its spec.
-        max_temp_c: comparisons wait while it is hotter.
+        limits: of comparisons.
 
     Raises:
         DeviceError: the spec names no device, or one that cannot be had here.
     """
     if device is None:
-        yield Here(max_temp_c)
+        yield Here(limits)
         return
     with open_device(device) as opened:
-        yield meter_on(Agent(opened), max_temp_c)
+        yield meter_on(Agent(opened), limits)
 
 
-def meter_on(agent: Agent, max_temp_c: float | None = None) -> Meter:
+def meter_on(agent: Agent, limits: Limits = NONE) -> Meter:
     """The meter of a device that is open: its clock, or instructions where its time means nothing."""
     if agent.device.level == "measured":
-        return Remote(agent, max_temp_c)
+        return Remote(agent, limits)
     from edgepress.bench.counted import Counted  # few need the emulator
 
     return Counted(agent)

@@ -11,7 +11,7 @@ import numpy as np
 from edgepress.bench import here
 from edgepress.bench.machine import Machine
 from edgepress.bench.summary import Timing, summarize
-from edgepress.bench.timing import check
+from edgepress.bench.timing import NONE, Limits, check
 from edgepress.devices import Agent, Level
 from edgepress.devices.agent import OVERTIME
 from edgepress.devices.base import TIMEOUT_S
@@ -25,11 +25,11 @@ class Remote:
 
     level: Level = "measured"
 
-    def __init__(self, agent: Agent, max_temp_c: float | None = None) -> None:
-        """Use an agent; races wait while the device is hotter than ``max_temp_c``."""
+    def __init__(self, agent: Agent, limits: Limits = NONE) -> None:
+        """Use an agent, and take times within limits."""
         self.agent = agent
         self.spec = agent.device.spec
-        self.max_temp_c = max_temp_c
+        self.limits = limits
 
     def machine(self) -> Machine:
         """The device, now.
@@ -68,10 +68,10 @@ class Remote:
             "seconds": seconds,
             "min_rounds": min_rounds,
             "seed": seed,
+            "overtime": self.limits.overtime,
+            "max_temp_c": self.limits.max_temp_c,
         }
-        if self.max_temp_c is not None:
-            job["max_temp_c"] = self.max_temp_c
-        race = self.agent.perform(job, TIMEOUT_S + OVERTIME * seconds).report
+        race = self.agent.perform(job, TIMEOUT_S + self.limits.overtime * max(seconds, 1.0)).report
         return summarize(race, reference, threads, seed)
 
     def best(

@@ -51,7 +51,7 @@ class Latency:
 
     Attributes:
         name: the model.
-        p50: median, in the unit of the level (``report.costs``): ms, where it was measured.
+        p50: median, in the unit of the level: ms, where it was measured.
         p90: 90th percentile.
         p99: 99th percentile.
         load_ms: opening the session (reading and optimizing the graph), the median of all openings; NaN: not timed.

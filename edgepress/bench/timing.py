@@ -10,6 +10,7 @@ import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,22 @@ from edgepress.devices import agent
 from edgepress.errors import DeviceError, InputError, ModelError
 
 Feed = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a comparison waits for.
+
+    Attributes:
+        max_temp_c: it waits while the machine is hotter; None: it does not look.
+        overtime: ``min_rounds`` may stretch ``seconds`` (1 at least) so many fold.
+    """
+
+    max_temp_c: float | None = None
+    overtime: float = agent.OVERTIME
+
+
+NONE = Limits()
 
 
 def compare(
@@ -29,7 +46,7 @@ def compare(
     min_rounds: int = 20,
     seed: int = 0,
     reference: str,
-    max_temp_c: float | None = None,
+    limits: Limits = NONE,
 ) -> Timing:
     """Time models against the reference.
 
@@ -38,10 +55,10 @@ def compare(
         feeds: model inputs by name; used in turn, one per round.
         threads: intra-op threads.
         seconds: how long to go on; sessions are opened anew within it.
-        min_rounds: rounds to take even if that needs longer; given up after four times ``seconds``.
+        min_rounds: rounds to take even if that needs longer; given up after ``overtime`` times ``seconds``.
         seed: seed of the order of visits and of the bootstrap.
         reference: the name in ``models`` that the ratios refer to.
-        max_temp_c: wait while the machine is hotter.
+        limits: of heat, and of patience.
 
     Raises:
         InputError: no feed, an unknown reference or settings out of range.
@@ -51,7 +68,9 @@ def compare(
     check(models, feeds, reference, threads, seconds, min_rounds)
     about, before = agent.machine(), agent.health()
     with failures_as_errors(), _no_garbage_collection():
-        race = agent.compared(models, reference, feeds, threads, seconds, min_rounds, seed, max_temp_c)
+        race = agent.compared(
+            models, reference, feeds, threads, seconds, min_rounds, seed, limits.max_temp_c, limits.overtime
+        )
     return summarize({**race, "machine": about, "before": before, "after": agent.health()}, reference, threads, seed)
 
 

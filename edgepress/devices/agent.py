@@ -13,7 +13,7 @@ Tasks, and what the report holds beside ``format``, ``machine`` (:func:`machine`
 (:func:`health`)::
 
     identify  nothing else
-    race      models {name: path}, reference, feeds, seconds, min_rounds, max_temp_c?
+    race      models {name: path}, reference, feeds, seconds, min_rounds, overtime?, max_temp_c?
               -> rounds, openings [rounds], canary {before_ms, after_ms}, twin, and
               models {name: {load_ms, first_ms, visits [[ms]]}}; the twin is like a model
     best      groups [[{model, feeds}]], visit_ms, rounds, seconds (of each group)
@@ -51,7 +51,7 @@ SLOW_MS = 100.0
 
 OVERTIME = 4
 FEWEST_ROUNDS = 5
-"""``min_rounds`` may stretch the time ``OVERTIME``-fold; after that only ``FEWEST_ROUNDS`` are insisted on."""
+"""``min_rounds`` may stretch the time so many fold; after that only ``FEWEST_ROUNDS`` are insisted on."""
 
 FEWEST_OPENINGS = 6
 """Fewer do not say how much a time depends on where the memory of a session lies."""
@@ -250,6 +250,7 @@ def take_turns(
     min_rounds: int,
     seed: int,
     max_temp_c: Optional[float] = None,
+    overtime: float = OVERTIME,
 ) -> List[int]:
     """Have racers run in turns; the first is the one that others are compared with.
 
@@ -266,7 +267,7 @@ def take_turns(
     random = numpy.random.default_rng(seed)
     openings: List[int] = []
     begin, cooled = time.perf_counter(), 0.0
-    while _goes_on(time.perf_counter() - begin - cooled, openings, seconds, min_rounds):
+    while _goes_on(time.perf_counter() - begin - cooled, openings, seconds, min_rounds, overtime):
         cooled += cool_down(max_temp_c)
         start = time.perf_counter()
         between = [_opened_at_random(racers[place], feeds[0], random) for place in random.permutation(len(racers))]
@@ -302,8 +303,8 @@ def _same_effort(racers: Sequence[Racer]) -> None:
         racer.runs = runs_per_visit(first if alike else racer.run_ms)
 
 
-def _goes_on(elapsed: float, openings: Sequence[int], seconds: float, min_rounds: int) -> bool:
-    late = elapsed >= OVERTIME * max(seconds, 1.0)
+def _goes_on(elapsed: float, openings: Sequence[int], seconds: float, min_rounds: int, overtime: float) -> bool:
+    late = elapsed >= overtime * max(seconds, 1.0)
     rounds = min(min_rounds, FEWEST_ROUNDS) if late else min_rounds
     return elapsed < seconds or sum(openings) < rounds or len(openings) < (1 if late else FEWEST_OPENINGS)
 
@@ -358,7 +359,7 @@ def race(job: Mapping[str, Any]) -> Report:
     feeds, threads, models = samples(job["feeds"]), job.get("threads", 1), job["models"]
     return compared(
         models, job["reference"], feeds, threads, job["seconds"], job["min_rounds"], job.get("seed", 0),
-        job.get("max_temp_c"),
+        job.get("max_temp_c"), job.get("overtime", OVERTIME),
     )  # fmt: skip
 
 
@@ -371,13 +372,14 @@ def compared(
     min_rounds: int,
     seed: int,
     max_temp_c: Optional[float] = None,
+    overtime: float = OVERTIME,
 ) -> Report:
     """What ``race`` reports, of models that are paths or bytes."""
     before = canary()
     Racer(models[reference], threads).open(feeds[0])  # pays for starting onnxruntime
     racers = {name: Racer(source, threads) for name, source in models.items()}
     twin, others = Racer(models[reference], threads), [racers[name] for name in models if name != reference]
-    openings = take_turns([racers[reference], *others, twin], feeds, seconds, min_rounds, seed, max_temp_c)
+    openings = take_turns([racers[reference], *others, twin], feeds, seconds, min_rounds, seed, max_temp_c, overtime)
     return {
         "rounds": sum(openings),
         "openings": openings,
