@@ -25,7 +25,11 @@ _ready: WeakKeyDictionary[Device, Native] = WeakKeyDictionary()
 
 @runtime_checkable
 class Watched(Protocol):
-    """A device that says by itself what may disturb a measurement, where the runner may not look."""
+    """A device that says by itself what the runner may not look at there."""
+
+    def called(self) -> str:
+        """What people call it; empty if it does not know."""
+        ...
 
     def health(self) -> Mapping[str, Any]:
         """Some of what the agent calls health; None where it does not know."""
@@ -51,14 +55,11 @@ def perform(host: Agent, job: Mapping[str, Any], timeout: float = TIMEOUT_S) -> 
         raise _failed(device, device.native, done, errors)
     report, made = words.understood(job, done.stdout, host.fetch)
     host.made |= made
+    if isinstance(device, Watched):
+        report["machine"]["cpu"] = device.called() or report["machine"]["cpu"]
     report["before"] = _filled(report["before"], before)
     report["after"] = _filled(report["after"], _health(device))
     return Answer(report, errors)
-
-
-def forget(device: Device) -> None:
-    """A device whose folder has gone has no runner any more."""
-    _ready.pop(device, None)
 
 
 def _install(device: Device, native: Native) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,24 +50,27 @@ def built(path: Path) -> Built:
         )
     (number,) = struct.unpack_from("<H", content, 18)
     try:
-        return Built(MACHINES.get(number, f"machine {number}"), _loader(content))
-    except (struct.error, IndexError):
-        raise DeviceError(f"{path} is cut off: build or copy it again.") from None
+        segments = list(_segments(content))
+    except struct.error:
+        segments = []
+    if not segments or any(start + size > len(content) for _, start, size in segments):
+        raise DeviceError(f"{path} is cut off: build or copy it again.")
+    loaders = [content[start : start + size] for kind, start, size in segments if kind == _INTERPRETER]
+    loader = loaders[0].rstrip(b"\0").decode(errors="replace") if loaders else ""
+    return Built(MACHINES.get(number, f"machine {number}"), loader)
 
 
-def _loader(content: bytes) -> str:
-    """The path in the segment PT_INTERP."""
+def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Kind, start and size in the file of every segment."""
     wide = content[4] == 2
-    (table,) = struct.unpack_from("<Q", content, 32) if wide else struct.unpack_from("<I", content, 28)
+    (table,) = struct.unpack_from("<Q" if wide else "<I", content, 32 if wide else 28)
     size, count = struct.unpack_from("<HH", content, 54 if wide else 42)
-    for number in range(count):
-        place = table + number * size
-        if struct.unpack_from("<I", content, place)[0] == _INTERPRETER:
-            (start,) = (
-                struct.unpack_from("<Q", content, place + 8) if wide else struct.unpack_from("<I", content, place + 4)
-            )
-            return content[start : content.index(b"\0", start)].decode(errors="replace")
-    return ""
+    for place in range(table, table + count * size, size or 1):
+        if wide:
+            kind, _, start, _, _, length = struct.unpack_from("<IIQQQQ", content, place)
+        else:
+            kind, start, _, _, length = struct.unpack_from("<IIIII", content, place)
+        yield kind, start, length
 
 
 def check(runner: Path, library: Path, machine: str, spec: str) -> None:
