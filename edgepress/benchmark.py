@@ -1,21 +1,27 @@
-"""Benchmark: ONNX files against each other, the first of them being the reference.
+"""Benchmark: ONNX files against each other, the first of them being the reference, here or on a device.
 
 Works on any files with the same inputs, also those edgepress never saw. Without data one input is made up
 from the declared types: what a CPU takes for a dense model does not depend on the values (a model that
-branches on them needs ``--data``). Each file's operators are counted after onnxruntime's own fusions: a
-DequantizeLinear left over, beyond those that make a graph output, is int8 work done in float.
+branches on them needs ``--data``). Each file's operators are counted after onnxruntime's own fusions, on the device: a
+DequantizeLinear left over, beyond those that make a graph output, is int8 work done in float. Memory is that of a fresh
+process for each model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from edgepress import runtime
-from edgepress.bench import compare
+from edgepress.bench import Timing, inspect
+from edgepress.bench.here import Here
+from edgepress.bench.meter import meter_on
+from edgepress.bench.timing import Limits
+from edgepress.devices import Agent, open_device
 from edgepress.errors import InputError, ModelError
 from edgepress.model import Dimension, Model, TensorType
 from edgepress.normalize import feeds as made
@@ -25,17 +31,47 @@ from edgepress.request import check_input
 MAX_FEEDS = 16
 """Samples used in turn; more would only cost memory."""
 
+FEWEST = 20
+"""Rounds of a timing that is given a time."""
+
+PATIENCE_S = 86_400.0
+"""Seconds that a number of rounds may take."""
+
+NO_CLOCK = "An emulated core tells no times: counts are no latency, and there is no profile and no memory of it."
+
 Feed = Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to benchmark.
+
+    Attributes:
+        device: SPEC of the device; None times in this process.
+        threads: intra-op threads.
+        seconds: how long to take turns.
+        rounds: how many rounds to take, in place of a time.
+        seed: of the order of visits and of the bootstrap.
+        max_temp_c: wait while the device is hotter; None does not look.
+        profile: also say where the time goes.
+    """
+
+    device: str | None = None
+    threads: int = 1
+    seconds: float = 6.0
+    rounds: int | None = None
+    seed: int = 0
+    max_temp_c: float | None = None
+    profile: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """Rounds that were asked for are taken, however long that needs."""
+        return Limits(self.max_temp_c) if self.rounds is None else Limits(self.max_temp_c, PATIENCE_S)
+
+
 def bench_files(
-    paths: Sequence[Path],
-    data: str | None = None,
-    *,
-    recipe: str | None = None,
-    threads: int = 1,
-    seconds: float = 6.0,
-    seed: int = 0,
+    paths: Sequence[Path], data: str | None = None, *, recipe: str | None = None, how: How | None = None
 ) -> Benchmark:
     """Time ONNX files against the first.
 
@@ -43,14 +79,14 @@ def bench_files(
         paths: the files; all must take the same inputs.
         data: source of samples; None makes one input up.
         recipe: JSON file that says how to read the samples.
-        threads: intra-op threads.
-        seconds: how long the rounds go on.
-        seed: seed of the order of visits and of the bootstrap.
+        how: where, how long, and what else to find out.
 
     Raises:
         InputError: no file, inputs that differ, or settings out of range.
         ModelError: a file that cannot be read, loaded or run.
+        DeviceError: the device cannot be used.
     """
+    how = how or How()
     if not paths:
         raise InputError("There is nothing to time: give one or more ONNX files.")
     for path in paths:
@@ -59,16 +95,48 @@ def bench_files(
     models = dict(zip(names, (Model.load(path) for path in paths), strict=True))
     types = _common_inputs(models)
     feeds, note = _samples(models, types, data, recipe)
-    timing = compare(
-        {name: model.data for name, model in models.items()},
-        feeds,
-        threads=threads,
-        seconds=seconds,
-        seed=seed,
-        reference=names[0],
-    )
-    described = tuple(_describe(name, path, models[name]) for name, path in zip(names, paths, strict=True))
-    return Benchmark(described, timing, (note,))
+    with open_device(how.device or "local") as device:
+        found = _Found.of(Agent(device), models, feeds, how)
+    described = tuple(found.describe(name, path, models[name]) for name, path in zip(names, paths, strict=True))
+    return Benchmark(described, found.timing, (note, *found.notes), how.device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found out about all models; of a device that tells no times neither memory nor profiles."""
+
+    timing: Timing
+    operators: Mapping[str, Mapping[str, int]]
+    memory: Mapping[str, inspect.Memory]
+    profiles: Mapping[str, inspect.Profile]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, agent: Agent, models: Mapping[str, Model], feeds: Sequence[Feed], how: How) -> _Found:
+        data, (first, *_) = {name: model.data for name, model in models.items()}, models
+        meter = Here(how.limits) if how.device is None else meter_on(agent, how.limits)
+        timing = meter.compare(
+            data,
+            feeds,
+            threads=how.threads,
+            seconds=how.seconds if how.rounds is None else 0.0,
+            min_rounds=how.rounds or FEWEST,
+            seed=how.seed,
+            reference=first,
+        )
+        operators = inspect.operators(agent, data, how.threads)
+        if meter.level != "measured":
+            return cls(timing, operators, {}, {}, (NO_CLOCK,))
+        memory = inspect.memory(agent, data, feeds[0], how.threads)
+        profiles = inspect.profiles(agent, data, feeds[0], how.threads) if how.profile else {}
+        return cls(timing, operators, memory, profiles, ())
+
+    def describe(self, name: str, path: Path, model: Model) -> BenchModel:
+        """One file."""
+        operators = self.operators[name]
+        warnings = _warnings(operators, len(model.outputs))
+        size, memory, profile = path.stat().st_size, self.memory.get(name), self.profiles.get(name)
+        return BenchModel(name, str(path), size, operators, warnings, memory, profile)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -151,11 +219,6 @@ def _made_up(model: Model, types: Mapping[str, TensorType]) -> tuple[list[Feed],
         sizes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in feed.items())
         return [feed], f"Run on made-up input ({sizes}): times do not depend on the values, sizes do."
     raise ModelError(f"The model does not run on made-up input, give samples with --data ({problem}).") from problem
-
-
-def _describe(name: str, path: Path, model: Model) -> BenchModel:
-    operators = runtime.fused_operators(model.data)
-    return BenchModel(name, str(path), path.stat().st_size, operators, _warnings(operators, len(model.outputs)))
 
 
 def _warnings(operators: Mapping[str, int], outputs: int) -> tuple[str, ...]:

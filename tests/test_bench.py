@@ -366,7 +366,7 @@ def test_a_report_without_openings_has_one() -> None:
     ],
 )
 def test_when_the_rounds_end(elapsed: float, openings: list[int], goes_on: bool) -> None:
-    assert agent._goes_on(elapsed, openings, 6.0, 20) is goes_on
+    assert agent._goes_on(elapsed, openings, 6.0, 20, 4) is goes_on
 
 
 def test_a_hot_machine_is_waited_for_outside_of_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from invented import report
 
 import edgepress
 from edgepress import cli, request
-from edgepress.benchmark import bench_files
+from edgepress.benchmark import How, bench_files
 from edgepress.errors import BudgetMissed, DataError, InputError, InvariantError, ModelError, OutputError, PlanError
 from edgepress.report import Applied, Benchmark, Explanation, GroupRow, Progress, Report
 from edgepress.request import Request, check_input, check_output, default_output
@@ -498,7 +498,7 @@ def test_bench_wants_the_same_inputs(inputs: str, message: str, here: Path) -> N
 
 def test_bench_takes_the_size_that_one_model_fixes(here: Path) -> None:
     save(here / "fixed.onnx", text=MODEL.replace("N, 4", "3, 4"))
-    found = bench_files([here / "model.onnx", here / "fixed.onnx"], seconds=0)
+    found = bench_files([here / "model.onnx", here / "fixed.onnx"], how=How(seconds=0))
     assert "x 3x4" in found.notes[0]
 
 
@@ -509,7 +509,7 @@ def test_bench_finds_a_size_the_model_runs_with(here: Path) -> None:
     del proto.graph.initializer[:]
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 1, 5, 5), np.float32), "w"))
     onnx.save(proto, here / "conv.onnx")
-    assert "x 1x1x8x8" in bench_files([here / "conv.onnx"], seconds=0).notes[0]
+    assert "x 1x1x8x8" in bench_files([here / "conv.onnx"], how=How(seconds=0)).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -531,7 +531,7 @@ def test_bench_of_nothing() -> None:
 def test_files_of_one_name_are_told_apart(here: Path) -> None:
     (here / "sub").mkdir()
     save(here / "sub" / "model.onnx")
-    found = bench_files([Path("model.onnx"), Path("sub/model.onnx"), Path("model.onnx")], seconds=0)
+    found = bench_files([Path("model.onnx"), Path("sub/model.onnx"), Path("model.onnx")], how=How(seconds=0))
     assert [model.name for model in found.models] == ["model.onnx #1", "sub/model.onnx", "model.onnx #2"]
 
 

@@ -19,6 +19,7 @@ import pytest
 import edgepress
 from edgepress import errors
 from edgepress.bench import Conditions, Health, Latency, Machine, Ratio, Timing
+from edgepress.bench.inspect import Memory, NodeTime, Profile
 from edgepress.calibrate.recipe import Recipe
 from edgepress.cli import INTERRUPTED, main
 from edgepress.errors import EdgepressError, Refusal
@@ -354,6 +355,9 @@ KINDS = [
     (Timing, set()),
     (Conditions, set()),
     (Health, set()),
+    (Memory, set()),
+    (Profile, set()),
+    (NodeTime, set()),
     (Explanation, {"format"}),
     (GroupRow, set()),
     (TensorAnswer, {"format"}),

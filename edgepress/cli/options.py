@@ -37,4 +37,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdou
 DEBUG = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_debug, help="Show the traceback of an error."
 )
+DEVICE = click.option(
+    "--device", metavar="SPEC", help="Where it shall run: ssh://HOST, adb://, emulated://CORE, local."
+)
 QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress.")

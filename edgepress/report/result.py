@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from edgepress.bench import Latency, Machine, Ratio, Timing
+from edgepress.bench.inspect import Memory, Profile
+from edgepress.devices import Level
 from edgepress.errors import InputError, Refusal
 from edgepress.report import schema
 
-REPORT_FORMAT = "edgepress-report/1"
+REPORT_FORMAT = "edgepress-report/2"
 BENCH_FORMAT = "edgepress-bench/2"
 EXPLAIN_FORMAT = "edgepress-explain/2"
 
@@ -76,15 +78,16 @@ class Pruning:
         error: mean squared change of the outputs relative to their variance: the sum of the errors of all groups.
         measured_error: the same on hold-out samples; None for integer forms.
         file_bytes: of the float file; None for integer forms.
-        latency: time over that of the cleaned model; None for integer forms.
-        latency_by: the table of times measured layer by layer, or the staircase of the target.
+        latency: cost over that of the cleaned model; None where nothing foresees it.
+        latency_by: what foresees it: the costs of single layers that were measured or counted, or their multiply-adds
+            along the target's staircase (``analytic``).
     """
 
     error: float
     measured_error: float | None
     file_bytes: int | None
     latency: float | None
-    latency_by: Literal["table", "staircase"]
+    latency_by: Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +101,15 @@ class Variant:
         macs: multiply-adds per sample; None if unknown.
         parameters: number of weights.
         quality: None if it was not measured.
-        latency: by number of threads.
-        ratio: time over that of ``Ratio.reference``, by number of threads; empty for the reference.
+        latency: cost by number of threads, in the unit of the report's ``level``.
+        ratio: cost over that of ``Ratio.reference``, by number of threads; empty for the reference.
         operators: what onnxruntime really runs, after its own fusions.
         verdict: ``written``, or why not.
         predicted: error that the allocation of bits predicted for the answers (nats, or noise over signal), of rounding
             weights alone and with nothing made up for; None where all layers have one width.
         pruning: what was predicted of its lost channels; None where it lost none.
+        analytic: millions of instructions that its multiply-adds take at the least on the target; None where costs
+            were taken on a machine of its kind, or nothing is known of its instructions.
     """
 
     name: str
@@ -119,6 +124,7 @@ class Variant:
     verdict: str
     predicted: float | None = None
     pruning: Pruning | None = None
+    analytic: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +205,9 @@ class Report:
         next: a command worth running next.
         versions: of edgepress and what it stands on.
         seed: of the split and the order of timing.
-        threads: thread counts that were timed.
+        threads: thread counts that costs were taken with.
+        level: what the costs are worth; ``analytic``, where none were taken.
+        device: SPEC of the device they were taken on; None: in this process.
     """
 
     model: str
@@ -221,6 +229,8 @@ class Report:
     versions: Mapping[str, str]
     seed: int
     threads: tuple[int, ...]
+    level: Level = "measured"
+    device: str | None = None
 
     def variant(self, name: str) -> Variant | None:
         """The variant of that name."""
@@ -250,13 +260,25 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class BenchModel:
-    """One file of a benchmark: ``warnings`` are sentences about operators that should not be left over."""
+    """One file of a benchmark.
+
+    Attributes:
+        name: short and unique.
+        path: as it was given.
+        file_bytes: size of the file.
+        operators: what onnxruntime really runs on the device, after its own fusions.
+        warnings: sentences about operators that should not be left over.
+        memory: of a fresh process; None where none was measured.
+        profile: where the time goes; None where nobody asked.
+    """
 
     name: str
     path: str
     file_bytes: int
     operators: Mapping[str, int]
     warnings: tuple[str, ...]
+    memory: Memory | None = None
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +289,13 @@ class Benchmark:
         models: the files, reference first.
         timing: their times, by ``BenchModel.name``.
         notes: what the models were run on.
+        device: SPEC of the device they ran on; None: in this process.
     """
 
     models: tuple[BenchModel, ...]
     timing: Timing
     notes: tuple[str, ...]
+    device: str | None = None
 
     def to_json(self) -> str:
         """The benchmark as indented JSON."""
