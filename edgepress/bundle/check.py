@@ -108,14 +108,26 @@ def older(version: str, least: str) -> bool:
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-def arrays(path: Any) -> Dict[str, np.ndarray]:
+def arrays(content: Any) -> Dict[str, np.ndarray]:
     """The arrays of an .npz, by name (``"<number of the sample>/<position of the output>"``).
 
+    Args:
+        content: an open file.
+
     Raises:
-        ValueError, OSError, KeyError, zipfile.BadZipFile: it is none.
+        ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: it is none.
     """
-    with np.load(path, allow_pickle=False) as archive:
+    archive = np.load(content, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it holds a single array")
+    with archive:
         return {name: archive[name] for name in archive.files}
+
+
+def read(folder: str, name: str) -> Dict[str, np.ndarray]:
+    """The arrays of a file in a folder."""
+    with open(os.path.join(folder, name), "rb") as file:
+        return arrays(file)
 
 
 def compare(
@@ -227,8 +239,7 @@ def _checked(folder: str, model: Optional[str], threads: int) -> int:
     print("{cpu}, onnxruntime {onnxruntime}".format(**about))
     if older(about["onnxruntime"], manifest["onnxruntime"]):
         raise ValueError("The bundle needs onnxruntime {} or newer.".format(manifest["onnxruntime"]))
-    got, wanted = arrays(os.path.join(folder, job["to"])), arrays(os.path.join(folder, EXPECTED))
-    rows = compare(manifest["promises"], got, wanted, manifest["samples"])
+    rows = compare(manifest["promises"], read(folder, job["to"]), read(folder, EXPECTED), manifest["samples"])
     for row in rows:
         print(sentence(row))
     return 0 if all(row["agrees"] for row in rows) else DIFFERS

@@ -22,12 +22,10 @@ from edgepress.bundle import check, ortformat, texts, vectors
 from edgepress.bundle.manifest import MODEL, VECTORS, Entry, Manifest, Port, entry, strangers
 from edgepress.bundle.needs import oldest_release
 from edgepress.bundle.promises import promises
-from edgepress.calibrate.recipe import Recipe
 from edgepress.devices import agent
 from edgepress.errors import InputError, ModelError, OutputError, PlanError
 from edgepress.model import Model
 from edgepress.plan import Plan
-from edgepress.report import schema
 from edgepress.report.bundle import Bundled
 from edgepress.request import check_input, plan_path
 from edgepress.targets import Target
@@ -174,7 +172,7 @@ def _manifest(
         samples=len(inputs.feeds),
         made_up=inputs.made_up,
         data=inputs.words,
-        recipe=None if recipe is None else schema.encode(Recipe.load(Path(recipe))),
+        recipe=None if recipe is None else json.loads(Path(recipe).read_text(encoding="utf-8")),
         computed_on={"cpu": machine.cpu, "target": targets.detect().name, "onnxruntime": machine.onnxruntime},
         files=_entries(folder),
     )

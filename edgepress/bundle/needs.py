@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgepress.errors import Refusal
 from edgepress.model import Model
-from edgepress.quantize.graph.lowered import lowered
+from edgepress.quantize.graph.lowered import KERNELS, lowered
 from edgepress.targets.releases import CAST2, CAST4, RELEASES, TYPES4, Release
 
 _FOUR, _TWO = ("int4", "uint4"), ("int2", "uint2")
@@ -19,7 +19,11 @@ def oldest_release(model: Model) -> Release | None:
     least = _by_types(model)
     for known in RELEASES:
         loads = known.version >= least and known.loads(model.opset, model.ir_version)
-        if loads and not isinstance(lowered(model, known), Refusal):
+        if (
+            loads
+            and model.opset <= KERNELS.get(known.version, known.opset)
+            and not isinstance(lowered(model, known), Refusal)
+        ):
             return known
     return None
 

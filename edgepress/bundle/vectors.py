@@ -77,7 +77,7 @@ def answers(path: Path, model: Model, feeds: Sequence[Feed]) -> list[list[np.nda
     """
     opened = runtime.session(path)
     found = [_answer(opened, model, feed) for feed in feeds]
-    again = _answer(runtime.session(path), model, feeds[0])
+    again = _answer(opened, model, feeds[0])
     if any(one.tobytes() != other.tobytes() for one, other in zip(found[0], again, strict=True)):
         raise ModelError(
             "The model does not answer twice the same to one input, so there is nothing to compare a device with: "

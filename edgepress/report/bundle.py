@@ -205,7 +205,7 @@ def render_verification(found: Verification, console: Console) -> None:
     """Print whether the vectors hold, and how far every output is from what is expected."""
     layout.sentence(console, found.verdict, "bold green" if found.agrees else "bold red")
     console.print()
-    headings = ("output", "must be", "values", "differ", "by at most", "allowed", "")
+    headings = ("output", "found", "must be", "values", "differ", "by at most", "allowed")
     layout.show(console, layout.table(console, headings, [_cells(row) for row in found.compared]))
     for row in found.compared:
         if not row.agrees:
@@ -222,7 +222,8 @@ def render_verification(found: Verification, console: Console) -> None:
 def _cells(row: Compared) -> list[str]:
     allowed = numbers.significant(row.allowed) if row.rule == "close" else "none"
     verdict = "agrees" if row.agrees else "differs"
-    return [row.output, row.rule, str(row.values), str(row.differ), numbers.significant(row.largest), allowed, verdict]
+    counts = [str(row.values), str(row.differ), numbers.significant(row.largest)]
+    return [row.output, verdict, row.rule, *counts, allowed]
 
 
 def verification_pairs(found: Verification) -> list[tuple[str, str]]:
