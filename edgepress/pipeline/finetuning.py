@@ -226,9 +226,8 @@ class _Run:
         job = self.job
         place = checkpoint_path(job.output)
         given = [known.model.sha256, known.fit.sha256, known.reference.sha256, str(self.ranks.size), __version__]
-        weights = sum(value.numel() for value in method.adam.values.values())
         loop = Loop(method, job.settings, self.ranks, self._judge(known, known.hold_out), self.recorder, place,
-                    job.settings.identity(*given), weights)  # fmt: skip
+                    job.settings.identity(*given), method.weights)  # fmt: skip
         loop.begin(Found(known.model, start, known.model.parameters), counts=job.settings.method == "distil")
         data = self.ranks.told(place.read_bytes() if job.resume and self.ranks.first and place.exists() else b"")
         if data:

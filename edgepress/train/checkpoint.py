@@ -2,8 +2,8 @@
 
 An .npz of plain arrays: ``meta`` (JSON as bytes: format, identity of the run, where it stands), ``best`` (the best
 model so far), and the arrays of the method: weights, what the optimizer remembers, the graph where it was cut. Random
-numbers need no place in it: every draw follows from the seed and the number of the step. The file is written beside its place
-and renamed; each member has a checksum.
+numbers need no place in it: every draw follows from the seed and the number of the step. The file is written beside
+its place and renamed; each member has a checksum.
 """
 
 from __future__ import annotations

@@ -103,6 +103,11 @@ class Method(Protocol):
     adam: Adam
     notes: list[str]
 
+    @property
+    def weights(self) -> int:
+        """Weights that are trained, or that bits are counted of."""
+        ...
+
     def terms(self, batch: Batch, moment: Moment) -> Terms:
         """The loss of a batch."""
         ...
@@ -143,6 +148,11 @@ class Plain:
         """Make the network ready."""
         self.executor = Executor(self.setting.model, device=self.setting.device)
         self.adam = Adam({name: self.executor.parameters[name] for name in self.executor.trainable}, self.rates())
+
+    @property
+    def weights(self) -> int:
+        """Weights that are trained."""
+        return sum(value.numel() for value in self.adam.values.values())
 
     def rates(self) -> dict[str, float]:
         """Factors of the learning rate by initializer."""

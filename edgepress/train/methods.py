@@ -10,9 +10,14 @@ import numpy as np
 from edgepress.executor import Executor
 from edgepress.model import Model
 from edgepress.ops.weighted import WEIGHTED, output_axis
+from edgepress.train.entropy.relaxed import Relaxed
+from edgepress.train.entropy.straight import Straight
 from edgepress.train.method import Method, Plain, Setting
 
-METHODS: Mapping[str, Callable[[Setting], Method]] = {"distil": Plain}
+METHODS: Mapping[str, Callable[[Setting], Method]] = {
+    "distil": Plain,
+    "entropy": lambda setting: (Straight if setting.settings.form == "straight" else Relaxed)(setting),
+}
 
 
 def method_of(setting: Setting) -> Method:

@@ -1,0 +1,1 @@
+"""Training with the length of the coded weights in the loss (Wiedemann 2018)."""
