@@ -1,0 +1,116 @@
+"""The encoding end of the range coder (rANS): what ``decoder`` takes apart, put together back to front.
+
+    state = state // f * 2^p + state % f + start           f, start: frequency and place of the symbol, p: their bits
+
+A state that would grow too large gives its low 16 bits to the output first. The decoder reads forward what was coded
+backward, so symbols are collected with the tables of their time, and coded when a chunk is full.
+
+Source: Duda 2013, "Asymmetric numeral systems: entropy coding combining speed of Huffman coding with compression rate
+of arithmetic coding" (arXiv 1311.2540); Giesen 2014, "Interleaved entropy coders" (arXiv 1402.3392): the lanes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgepress.codec.decoder import CHUNK, COARSE, EMPTY, FINE, MOST_LANES, Tables, number
+
+PER_LANE = 4096
+"""Symbols that pay for the state of a lane: about half a kilobyte of codes for four bytes."""
+
+FEW_SYMBOLS = 1 << 20
+"""Up to here one lane is decoded in a moment, and four bytes are worth having."""
+
+
+def lanes_for(symbols: int, widest: int) -> int:
+    """How many lanes a file gets.
+
+    Args:
+        symbols: numbers that it codes.
+        widest: columns of its widest matrix; further lanes would never be used.
+    """
+    return 1 if symbols <= FEW_SYMBOLS else max(2, min(MOST_LANES, symbols // PER_LANE, widest))
+
+
+class Coder:
+    """Collects symbols; ``finish`` gives the section of codes.
+
+    ``ideal`` is the sum of ``-log2`` of all probabilities so far: bits that no coder with these tables goes below.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        """Code into ``lanes`` lanes."""
+        self.lanes = lanes
+        precision = FINE if lanes == 1 else COARSE
+        self.tables, self.levels = Tables(precision), Tables(precision)
+        self.ideal = 0.0
+        self._rows: list[tuple[np.ndarray, np.ndarray]] = []
+        self._open = 0
+        self._chunks: list[bytes] = []
+
+    def row(self, tables: Tables, classes: Any, symbols: np.ndarray) -> None:
+        """Code one row of symbols, 0 .. 2 limit."""
+        frequencies = tables.frequencies[classes, symbols]
+        self.ideal += len(symbols) * tables.precision - float(np.log2(frequencies).sum())
+        self._rows.append((frequencies.astype(np.uint32), tables.starts[classes, symbols].astype(np.uint32)))
+        tables.learn(classes, symbols)
+        self._open += len(symbols)
+        if self.lanes > 1 and self._open >= CHUNK:
+            self._flush()
+
+    def finish(self) -> bytes:
+        """The section of codes; empty if there was nothing to code."""
+        if self._open:
+            self._flush()
+        return number(self.lanes) + b"".join(self._chunks) if self._chunks else b""
+
+    def _flush(self) -> None:
+        self._chunks.append(_single(self._rows) if self.lanes == 1 else _many(self._rows, self.lanes))
+        self._rows, self._open = [], 0
+
+
+def _single(rows: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
+    state, words = 0, []
+    for frequencies, starts in reversed(rows):
+        for frequency, start in zip(frequencies[::-1].tolist(), starts[::-1].tolist(), strict=True):
+            if state >= frequency << (48 - FINE):
+                words.append(state & 0xFFFF)
+                state >>= 16
+            whole, rest = divmod(state, frequency)
+            state = (whole << FINE) + rest + start
+    return state.to_bytes(6, "little") + np.array(words[::-1], "<u2").tobytes()
+
+
+def _many(rows: list[tuple[np.ndarray, np.ndarray]], lanes: int) -> bytes:
+    states = np.full(lanes, EMPTY, np.uint32)
+    words: list[np.ndarray] = []
+    for frequencies, starts in reversed(rows):
+        for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
+            frequency, start = frequencies[begin : begin + lanes], starts[begin : begin + lanes]
+            state = states[: len(start)]
+            full = np.flatnonzero(state >> np.uint32(32 - COARSE) >= frequency)
+            if len(full):
+                over = state[full]
+                words.append(over.astype("<u2"))
+                state[full] = over >> np.uint32(16)
+            whole = state // frequency
+            state += whole * (np.uint32(1 << COARSE) - frequency) + start
+    return states.astype("<u4").tobytes() + b"".join(piece.tobytes() for piece in reversed(words))
+
+
+def cost(tables: Tables, classes: Any, symbols: np.ndarray) -> float:
+    """Bits of a row of symbols, which are learned."""
+    frequencies = tables.frequencies[classes, symbols]
+    tables.learn(classes, symbols)
+    return float(len(symbols) * tables.precision - np.log2(frequencies).sum())
+
+
+def twin(tables: Tables) -> Tables:
+    """Tables that have learned the same, to try something with."""
+    made = Tables(tables.precision)
+    made.counts = tables.counts.copy()
+    made.width, made.pending = tables.width, list(tables.pending)
+    made.limit = tables.limit
+    return made

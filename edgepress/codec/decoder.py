@@ -1,0 +1,905 @@
+"""Decoder of coded files: ``python3 decoder.py small.epz small.onnx``.
+
+One file that needs Python 3.8 and numpy, and nothing of edgepress: a device can carry it as it is. ``decode(data)``
+gives the bytes of the ONNX file, ``decode_to(data, write)`` gives them in pieces, so that no second copy is held.
+What a file holds is specified in docs/coded-file.md. In short::
+
+    file      "EPZ" version, size and CRC-32 of the ONNX file, then three sections: length, bytes, CRC-32
+    head      the graph without its weights, and for each hole in it a recipe: how its values are coded
+    codes     whole numbers, coded by a range coder (rANS) with adaptive tables
+    side      whatever is as good as random: low bits, mantissas, rare large values
+
+Only integers decide what is decoded, so every machine decodes the same bytes. Nothing is allocated before it is clear
+that a file of that length can hold it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import lzma
+import os
+import struct
+import sys
+import zlib
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+MAGIC = b"EPZ"
+VERSION = 1
+
+EXPANSION = 1 << 16
+"""Bytes that a coded byte may stand for, at the most (weights that are all alike cost next to nothing)."""
+
+ROOM = 1 << 22
+"""Bytes that any file may decode to."""
+
+DEEPEST = 32
+"""Graphs inside graphs, at the most."""
+
+
+class CodedFileError(ValueError):
+    """A coded file that cannot be decoded: damaged, of a newer version, or something else altogether."""
+
+
+def _damaged(what: str) -> CodedFileError:
+    return CodedFileError(f"The coded file is damaged ({what}): copy it again.")
+
+
+# --- the public functions -------------------------------------------------------------------------------------------
+
+
+def decode(data: bytes) -> bytes:
+    """The ONNX file that was encoded, byte for byte.
+
+    Raises:
+        CodedFileError: no coded file, one of a newer version, or a damaged one.
+    """
+    whole = io.BytesIO()
+    decode_to(data, whole.write)
+    return whole.getvalue()
+
+
+def decode_to(data: bytes, write: Callable[[Any], Any]) -> int:
+    """Hand the ONNX file to ``write`` in pieces; returns its size in bytes.
+
+    The checksum of the whole is the last thing that is checked: what was written is good only once this returns.
+
+    Raises:
+        CodedFileError: as :func:`decode`; what was written until then is worthless.
+    """
+    try:
+        return _decode_to(data, write)
+    except (IndexError, OverflowError, ValueError, zlib.error, lzma.LZMAError, struct.error) as error:
+        if isinstance(error, CodedFileError):
+            raise
+        raise _damaged(str(error) or type(error).__name__) from error
+
+
+def _decode_to(data: bytes, write: Callable[[Any], Any]) -> int:
+    size, checksum, sections = unwrapped(data)
+    parts, recipes = head_of(sections[0])
+    room = ROOM + EXPANSION * len(data)
+    if sum(part.size if isinstance(part, Hole) else len(part) for part in parts) != size or size > room:
+        raise _damaged("its sizes contradict each other")
+    codes = Codes(sections[1])
+    values = Values(recipes, codes, Bytes(sections[2]), room)
+    seen = 0
+    for part in parts:
+        made = values.of(part) if isinstance(part, Hole) else part
+        seen = zlib.crc32(made, seen)
+        write(made)
+    codes.finish()
+    if seen != checksum:
+        raise _damaged("the checksum of the decoded model does not match")
+    return size
+
+
+# --- the container --------------------------------------------------------------------------------------------------
+
+
+class Bytes:
+    """Reads numbers and pieces of a byte string, never past its end."""
+
+    def __init__(self, data: bytes) -> None:
+        """Read ``data`` from its start."""
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        if count > len(self.data) - self.at:
+            raise _damaged("it ends too early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def number(self) -> int:
+        """The next whole number from 0: seven bits a byte, the lowest first."""
+        made, shift = 0, 0
+        while True:
+            each = self.byte()
+            made |= (each & 127) << shift
+            if each < 128:
+                return made
+            shift += 7
+            if shift > 63:
+                raise _damaged("a number is too long")
+
+    def signed(self) -> int:
+        """The next whole number of either sign: 0, -1, 1, -2, 2, ..."""
+        made = self.number()
+        return (made >> 1) ^ -(made & 1)
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self.data) - self.at)
+
+
+def unwrapped(data: bytes) -> Tuple[int, int, List[bytes]]:
+    """Size and CRC-32 of the ONNX file, and the three sections, whose checksums are right."""
+    if data[:3] != MAGIC:
+        raise CodedFileError("This is no coded file (its first bytes are not EPZ): make one with edgepress encode.")
+    source = Bytes(data)
+    source.take(3)
+    version = source.byte()
+    if version != VERSION:
+        raise CodedFileError(
+            f"The coded file has version {version}, this decoder reads version {VERSION}: take a newer edgepress."
+        )
+    size = source.number()
+    checksum = int.from_bytes(source.take(4), "little")
+    sections = []
+    for name in ("head", "codes", "side"):
+        payload = source.take(source.number())
+        if payload and zlib.crc32(payload) != int.from_bytes(source.take(4), "little"):
+            raise _damaged(f"the checksum of section {name!r} does not match")
+        sections.append(payload)
+    if source.rest():
+        raise _damaged("something follows its end")
+    return size, checksum, sections
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+PLAIN, XZ, WORDS = range(3)
+
+
+def lzma_filters(size: int) -> List[Dict[str, int]]:
+    """The stdlib's raw LZMA stream of ``size`` bytes: no header, no checksum, no more memory than that."""
+    reach = min(1 << 24, max(1 << 12, 1 << (size - 1).bit_length()))
+    return [{"id": lzma.FILTER_LZMA1, "dict_size": reach, "lc": 3, "lp": 0, "pb": 0}]
+
+
+DICTIONARY = b""
+
+
+def expanded(data: bytes, most: int) -> bytes:
+    """Bytes that were compressed: the method, the size, the data; ``most`` is how many there may be."""
+    source = Bytes(data)
+    method, size = source.byte(), source.number()
+    if size > most:
+        raise _damaged("a part is larger than it can be")
+    rest = source.rest()
+    if method == PLAIN:
+        made = rest
+    elif method == XZ:
+        made = lzma.LZMADecompressor(lzma.FORMAT_RAW, None, lzma_filters(size)).decompress(rest, size)
+    elif method == WORDS:
+        made = zlib.decompressobj(-15, zdict=DICTIONARY).decompress(rest, size)
+    else:
+        raise _damaged("it names an unknown way to pack bytes")
+    if len(made) != size:
+        raise _damaged("a part has another size than it should")
+    return made
+
+
+# --- the graph: protocol buffers without lengths, and holes where weights stood -------------------------------------
+
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, VALUE, TYPE, TENSOR_TYPE, SHAPE, LEAF, FUNCTION = range(11)
+
+MESSAGES: Dict[int, Dict[int, int]] = {
+    MODEL: {7: GRAPH, 8: LEAF, 14: LEAF, 25: FUNCTION},
+    GRAPH: {1: NODE, 5: TENSOR, 11: VALUE, 12: VALUE, 13: VALUE, 16: LEAF},
+    FUNCTION: {7: NODE, 9: LEAF, 11: ATTRIBUTE, 12: VALUE, 14: LEAF},
+    NODE: {5: ATTRIBUTE, 9: LEAF},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH},
+    TENSOR: {16: LEAF},
+    VALUE: {2: TYPE, 4: LEAF},
+    TYPE: {1: TENSOR_TYPE},
+    TENSOR_TYPE: {2: SHAPE},
+    SHAPE: {1: LEAF},
+    LEAF: {},
+}
+"""Fields of ONNX's messages that are messages themselves; all others are kept as they are."""
+
+DIMS, DATA_TYPE, FLOAT_DATA, RAW_DATA = 1, 2, 4, 9
+HOLE = 3
+"""Wire type that marks a hole (protocol buffers gave it up, ONNX never used it). As a tag of its own: any bytes."""
+
+BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16,
+        17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}  # fmt: skip
+"""Bits of an element by ONNX's number of its type."""
+
+SIGNED = (3, 5, 6, 7, 22, 26)
+"""Types of whole numbers with a sign."""
+
+FLOAT, BYTE, FLOAT16, DOUBLE, BFLOAT16 = 1, 2, 10, 11, 16
+MANTISSAS = {FLOAT: 23, FLOAT16: 10, BFLOAT16: 7}
+
+
+class Hole:
+    """Where values of a tensor go: type, dimensions, bytes."""
+
+    def __init__(self, kind: int, dims: Sequence[int]) -> None:
+        """A hole for a tensor of ONNX's type ``kind``."""
+        self.kind, self.dims = kind, tuple(dims)
+        self.bits = BITS.get(kind, 0)
+        self.count = 1
+        for each in dims:
+            self.count *= each
+        self.size = -(-self.count * self.bits // 8)
+        self.columns = self.count // self.dims[0] if len(self.dims) > 1 and self.dims[0] else self.count
+        if not self.bits or not 0 <= self.count < 1 << 48:
+            raise _damaged("a tensor has an impossible shape")
+
+
+def number(value: int) -> bytes:
+    """A whole number from 0 as protocol buffers write it."""
+    made = bytearray()
+    while value > 127:
+        made.append(value & 127 | 128)
+        value >>= 7
+    made.append(value)
+    return bytes(made)
+
+
+def head_of(section: bytes) -> Tuple[List[Any], Bytes]:
+    """The ONNX file as pieces of bytes and holes, and the recipes of the holes."""
+    source = Bytes(expanded(section, ROOM + EXPANSION * len(section)))
+    parts = _message(source, MODEL, 0)
+    merged: List[Any] = []
+    gathered: List[bytes] = []
+    for part in parts:
+        if isinstance(part, Hole):
+            merged += [b"".join(gathered), part]
+            gathered = []
+        else:
+            gathered.append(part)
+    return [*merged, b"".join(gathered)], source
+
+
+def _message(source: Bytes, kind: int, depth: int) -> List[Any]:
+    """One message up to its end mark, as pieces of bytes and holes."""
+    if depth > 4 * DEEPEST:
+        raise _damaged("its graphs are nested too deeply")
+    parts: List[Any] = []
+    dims: List[int] = []
+    element = 0
+    while True:
+        tag = source.number()
+        if tag == 0:
+            return parts
+        field, wire = tag >> 3, tag & 7
+        if tag == HOLE:
+            parts.append(Hole(BYTE, [source.number()]))
+        elif wire == 0:
+            value = source.number()
+            parts.append(number(tag) + number(value))
+            if kind == TENSOR and field == DIMS:
+                dims.append(value)
+            if kind == TENSOR and field == DATA_TYPE:
+                element = value
+        elif wire == HOLE:
+            hole = Hole(element, dims)
+            parts += [number(tag - 1) + number(hole.size), hole]
+        elif wire == 2 and field in MESSAGES[kind]:
+            inner = _message(source, MESSAGES[kind][field], depth + 1)
+            length = sum(part.size if isinstance(part, Hole) else len(part) for part in inner)
+            parts += [number(tag) + number(length), *inner]
+        else:
+            length = source.number() if wire == 2 else {1: 8, 5: 4}.get(wire, -1)
+            if length < 0:
+                raise _damaged("its graph has a field of an unknown kind")
+            parts.append(number(tag) + (number(length) if wire == 2 else b"") + source.take(length))
+
+
+# --- adaptive tables ------------------------------------------------------------------------------------------------
+
+MOST = 31
+"""Largest symbol, up or down; what is larger is an escape."""
+
+EDGES = (1, 3, 6, 10, 15, 22, 31, 42, 56, 76, 105, 150, 240, 380, 600)
+"""Bounds of the classes of expected magnitude, in units of 1 / ``UNIT``."""
+
+UNIT = 52
+CLASSES = len(EDGES) + 1
+CENTRES = (1, 4, 9, 16, 25, 37, 53, 73, 98, 132, 181, 255, 390, 620, 980, 1600)
+"""Twice the middle of each class, in the same units."""
+
+CLASS_OF = np.searchsorted(np.array(EDGES), np.arange(EDGES[-1] + 1), side="right").astype(np.int64)
+"""The class of every expected magnitude."""
+
+WEIGHT = 32
+"""What one symbol adds to its count."""
+
+STRENGTH = 48
+"""Symbols that the first expectation is worth."""
+
+MEMORY = 400
+"""Symbols that a class remembers from the matrices before."""
+
+LAPLACE, GAUSS = 0, 1
+
+
+def _falling(ratio: int, shape: int) -> List[int]:
+    """Weights of the magnitudes 0 .. MOST: each is the one before times ``ratio / 2^16`` (Gauss: ever smaller)."""
+    made, step = [1 << 24], ratio
+    for _ in range(MOST):
+        made.append(made[-1] * step >> 16)
+        if shape == GAUSS:
+            step = step * (ratio * ratio >> 16) >> 16
+    return made
+
+
+def _expected(centre: int, shape: int) -> List[int]:
+    """Counts of the symbols -MOST .. MOST whose mean magnitude is ``centre / (2 UNIT)``."""
+    low, high = 0, 1 << 16
+    while high - low > 1:
+        middle = (low + high) // 2
+        weights = _falling(middle, shape)
+        total = weights[0] + 2 * sum(weights[1:])
+        mean = sum(2 * size * weight for size, weight in enumerate(weights))
+        low, high = (middle, high) if mean * 2 * UNIT < centre * total else (low, middle)
+    weights = _falling(low, shape)
+    total = weights[0] + 2 * sum(weights[1:])
+    return [max(1, weights[abs(symbol)] * STRENGTH * WEIGHT // total) for symbol in range(-MOST, MOST + 1)]
+
+
+_PRIORS: Dict[int, np.ndarray] = {}
+
+
+def prior(shape: int) -> np.ndarray:
+    """Counts before anything was seen: int64 ``[CLASSES, 2 MOST + 1]``."""
+    if shape not in _PRIORS:
+        _PRIORS[shape] = np.array([_expected(centre, shape) for centre in CENTRES], np.int64)
+    return _PRIORS[shape]
+
+
+class Tables:
+    """Counts of symbols by class, and the frequencies that are made of them now and then.
+
+    ``frequencies`` is int64 ``[CLASSES, 2 limit + 1]`` and sums to ``1 << precision`` in every class. Both ends call
+    ``learn`` with the same symbols in the same order, so both have the same tables.
+    """
+
+    def __init__(self, precision: int) -> None:
+        """Tables that know only the priors; ``precision`` is the bits of a frequency."""
+        self.precision = precision
+        self.counts = prior(LAPLACE).copy()
+        self.pending: List[np.ndarray] = []
+        self.begin(MOST, LAPLACE)
+
+    def begin(self, limit: int, shape: Optional[int]) -> None:
+        """A new matrix of symbols -limit .. limit; ``shape`` forgets all that was learned before."""
+        if self.pending:
+            self._count()
+        if shape is None:
+            total = self.counts.sum(1, keepdims=True)
+            most = MEMORY * WEIGHT
+            self.counts = np.where(total > most, np.maximum(1, self.counts * most // total), self.counts)
+        else:
+            self.counts = prior(shape).copy()
+        self.limit, self.width = limit, 2 * limit + 1
+        self.waiting, self.seen = 0, 0
+        self._renew()
+
+    def learn(self, classes: Any, symbols: np.ndarray) -> None:
+        """Count symbols (0 .. 2 limit) that were coded with these classes."""
+        self.pending.append(np.add(classes * self.width, symbols, dtype=np.int64))
+        self.waiting += len(symbols)
+        if self.waiting >= max(64, self.seen >> 3):
+            self._count()
+            self._renew()
+
+    def _count(self) -> None:
+        met = np.bincount(np.concatenate(self.pending), minlength=CLASSES * self.width)
+        low = MOST - self.limit
+        self.counts[:, low : low + self.width] += met.reshape(CLASSES, self.width) * WEIGHT
+        self.seen += self.waiting
+        self.pending, self.waiting = [], 0
+
+    def _renew(self) -> None:
+        low, whole = MOST - self.limit, 1 << self.precision
+        counts = self.counts[:, low : low + self.width]
+        made = 1 + counts * (whole - self.width) // counts.sum(1, keepdims=True)
+        made[np.arange(CLASSES), counts.argmax(1)] += whole - made.sum(1)
+        self.frequencies = made
+        self.starts = np.cumsum(made, 1) - made
+        self.lookup: Any = None
+
+
+# --- what is expected of each number of a matrix --------------------------------------------------------------------
+
+ALIKE, BY_ROW, BY_CROSS = 0, 1, 2
+
+LEVELS = (2, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 51, 64, 81, 102, 128, 161, 203, 256, 323, 406, 512, 645, 813,
+          1024, 1290, 1625, 2048, 2580, 3251, 4096, 5161, 6502)  # fmt: skip
+"""Mean magnitude of a row by its level, in 256ths: a third of an octave apart."""
+
+RAMP = 5
+"""Columns are the plain mean of the first ``2^RAMP`` rows, then a running mean of that length."""
+
+
+class Expectation:
+    """Classes of the numbers of a matrix, row by row, known before the row is.
+
+    mode      class of (row, column)
+    ALIKE     the same everywhere
+    BY_ROW    by the level of the row, which the file tells
+    BY_CROSS  by level of the row times mean magnitude of the column in the rows before, over the mean level
+    """
+
+    def __init__(self, mode: int, mean: int, levels: np.ndarray, columns: int) -> None:
+        """``mean`` counts where all are alike, ``levels`` [rows] where they are not."""
+        self.mode, self.columns, self.row = mode, columns, 0
+        self.alike = int(CLASS_OF[min(mean, EDGES[-1])])
+        self.rows = np.array(LEVELS, np.int64)[levels]
+        self.middle = max(1, int(self.rows.sum()) // max(1, len(self.rows)))
+        self.column = np.full(columns, self.middle >> 1, np.int64)
+
+    def classes(self) -> Any:
+        """Classes of the next row: one number, or int64 ``[columns]``."""
+        if self.mode == ALIKE:
+            return self.alike
+        level = int(self.rows[self.row])
+        if self.mode == BY_ROW:
+            return int(CLASS_OF[min(level * UNIT >> 8, EDGES[-1])])
+        factor = level * UNIT * 512 // self.middle
+        return CLASS_OF[np.minimum(self.column * factor >> 16, EDGES[-1])]
+
+    def learn(self, numbers: np.ndarray, floored: bool) -> None:
+        """Go on to the next row; of numbers whose low bits were cut off, -1 is as near to zero as 0."""
+        if self.mode == BY_CROSS:
+            wide = numbers.astype(np.int64)
+            scaled = (wide ^ wide >> 63 if floored else np.abs(wide)) << 7
+            if self.row < 1 << RAMP:
+                self.column = (self.column * (self.row + 2) + scaled) // (self.row + 3)
+            else:
+                self.column += (scaled - self.column) >> RAMP
+        self.row += 1
+
+
+# --- the range coder ------------------------------------------------------------------------------------------------
+
+FINE, COARSE = 16, 13
+"""Bits of a frequency: of a single lane, which plain Python decodes; of many, which numpy decodes side by side."""
+
+CHUNK = 1 << 22
+"""Symbols after which the lanes are emptied, at the end of a row: what an encoder must hold in memory."""
+
+MOST_LANES = 1 << 12
+
+EMPTY = np.uint32(1 << 16)
+"""The state that the lanes of an encoder start from. A single lane starts from 0: no lane can take its words."""
+
+
+SLOT = np.uint32((1 << COARSE) - 1)
+
+
+class Codes:
+    """Whole numbers from the section of codes; ``tables`` for matrices, ``levels`` for levels of rows."""
+
+    def __init__(self, data: bytes) -> None:
+        """Read the section ``data``; an empty one has no codes."""
+        source = Bytes(data)
+        lanes = source.number() if data else 1
+        if not 1 <= lanes <= MOST_LANES:
+            raise _damaged("it has an impossible number of lanes")
+        self.lanes = lanes
+        self.coder: Any = Single(source) if lanes == 1 else Lanes(source, lanes)
+        precision = FINE if lanes == 1 else COARSE
+        self.tables, self.levels = Tables(precision), Tables(precision)
+
+    def row(self, tables: Tables, classes: Any, count: int) -> np.ndarray:
+        """The next ``count`` symbols, learned: uint8, 0 .. 2 limit."""
+        symbols: np.ndarray = self.coder.row(tables, classes, count)
+        tables.learn(classes, symbols)
+        return symbols
+
+    def finish(self) -> None:
+        """Check that all was read, and that it was what an encoder wrote."""
+        self.coder.finish()
+
+
+def widths(count: int, lanes: int) -> List[int]:
+    """Lengths of the rows that ``count`` numbers without rows of their own are coded in."""
+    width = 256 if lanes == 1 else 4 * lanes
+    whole, rest = divmod(count, width)
+    return [width] * whole + [rest] * (rest > 0)
+
+
+class Single:
+    """One lane: a state under 2^48 and words of 16 bits."""
+
+    def __init__(self, source: Bytes) -> None:
+        """Read the state, then all words."""
+        self.state = int.from_bytes(source.take(6), "little") if source.data else 0
+        self.words = np.frombuffer(source.rest(), "<u2").tolist()
+        self.at = 0
+
+    def row(self, tables: Tables, classes: Any, count: int) -> np.ndarray:
+        """Decode ``count`` symbols."""
+        if tables.lookup is None:
+            tables.lookup = (tables.frequencies.tolist(), tables.starts.tolist())
+        frequencies, starts = tables.lookup
+        state, at, words, whole = self.state, self.at, self.words, len(self.words)
+        mask = (1 << FINE) - 1
+        each = [classes] * count if isinstance(classes, int) else classes.tolist()
+        made = bytearray(count)
+        for place, kind in enumerate(each):
+            slot = state & mask
+            begin = starts[kind]
+            symbol = bisect.bisect_right(begin, slot) - 1
+            state = frequencies[kind][symbol] * (state >> FINE) + slot - begin[symbol]
+            while state < 1 << 32 and at < whole:
+                state = state << 16 | words[at]
+                at += 1
+            made[place] = symbol
+        self.state, self.at = state, at
+        return np.frombuffer(made, np.uint8)
+
+    def finish(self) -> None:
+        """The state that an encoder starts from must be left."""
+        if self.state or self.at != len(self.words):
+            raise _damaged("its codes do not end where they should")
+
+
+class Lanes:
+    """Many lanes side by side: states of 32 bits, words of 16 bits that the lanes take in turn."""
+
+    def __init__(self, source: Bytes, lanes: int) -> None:
+        """Read the words of ``lanes`` lanes."""
+        self.lanes = lanes
+        self.words = np.frombuffer(source.rest(), "<u2")
+        self.at, self.left = 0, 0
+        self.states = np.full(lanes, EMPTY, np.uint32)
+
+    def _open(self) -> None:
+        """The states of the next chunk."""
+        self.finish_chunk()
+        end = self.at + 2 * self.lanes
+        if end > len(self.words):
+            raise _damaged("its codes end too early")
+        self.states = self.words[self.at : end].copy().view("<u4").astype(np.uint32)
+        self.at, self.left = end, CHUNK
+
+    def row(self, tables: Tables, classes: Any, count: int) -> np.ndarray:
+        """Decode ``count`` symbols."""
+        if self.left <= 0:
+            self._open()
+        if tables.lookup is None:
+            tables.lookup = _lookup(tables)
+        made = np.empty(count, np.uint8)
+        whole = isinstance(classes, int)
+        for start in range(0, count, self.lanes):
+            stop = min(start + self.lanes, count)
+            self._step(tables, np.int64(classes) if whole else classes[start:stop], made[start:stop])
+        self.left -= count
+        return made
+
+    def _step(self, tables: Tables, classes: Any, made: np.ndarray) -> None:
+        slots_to_symbols, ranges = tables.lookup
+        states = self.states[: len(made)]
+        slots = states & SLOT
+        np.take(slots_to_symbols, (classes << COARSE) + slots.astype(np.int64), out=made, mode="clip")
+        found = ranges.take(classes * tables.width + made, mode="clip")
+        states >>= np.uint32(COARSE)
+        states *= found >> np.uint32(16)
+        states += slots
+        states -= found & np.uint32(0xFFFF)
+        low = np.flatnonzero(states < EMPTY)
+        if len(low):
+            words = self.words[self.at : self.at + len(low)]
+            if len(words) < len(low):
+                raise _damaged("its codes end too early")
+            self.at += len(words)
+            states[low] = states[low] << np.uint32(16) | words
+
+    def finish_chunk(self) -> None:
+        """The states that an encoder starts from must be left."""
+        if (self.states != EMPTY).any():
+            raise _damaged("its codes do not end where they should")
+
+    def finish(self) -> None:
+        """All chunks must be read."""
+        self.finish_chunk()
+        if self.at != len(self.words):
+            raise _damaged("its codes do not end where they should")
+
+
+def _lookup(tables: Tables) -> Tuple[np.ndarray, np.ndarray]:
+    """The symbol of every class and slot; the frequency and start (high and low 16 bits) of every class and symbol."""
+    frequencies = tables.frequencies.ravel()
+    symbols = np.repeat(np.tile(np.arange(tables.width, dtype=np.uint8), CLASSES), frequencies)
+    return symbols, (frequencies << 16 | tables.starts.ravel()).astype(np.uint32)
+
+
+# --- matrices of whole numbers --------------------------------------------------------------------------------------
+
+MODE, FRESH_LAPLACE, FRESH_GAUSS, TURNED, ESCAPES, SHIFTED, COLUMNS = 3, 4, 8, 16, 32, 64, 128
+"""Bits of the first byte of a recipe of whole numbers."""
+
+LEVEL_CLASS = 8
+"""Class of the levels of rows, about their base."""
+
+BLOCK = 1 << 20
+
+
+def matrix(recipe: Bytes, codes: Codes, side: Bytes, count: int, columns: int) -> np.ndarray:
+    """Whole numbers as their recipe says: ``count`` of them, in order, int8 to int64.
+
+    The recipe: flags, limit; the number of columns if it is not that of the tensor; offset and shift if there are any;
+    then the mean (``ALIKE``), or base and limit of the levels of rows.
+    """
+    flags, limit = recipe.byte(), recipe.byte()
+    if limit > MOST:
+        raise _damaged("it names an impossible symbol")
+    if flags & COLUMNS:
+        columns = recipe.number()
+    offset, shift = (recipe.signed(), recipe.byte()) if flags & SHIFTED else (0, 0)
+    if shift > 62:
+        raise _damaged("it names an impossible shift")
+    columns = max(1, columns)
+    rows = count // columns
+    if rows * columns != count:
+        raise _damaged("a matrix has an impossible shape")
+    if flags & TURNED:
+        rows, columns = columns, rows
+    codes.tables.begin(limit, LAPLACE if flags & FRESH_LAPLACE else GAUSS if flags & FRESH_GAUSS else None)
+    made = _coded_rows(recipe, codes, flags & MODE, count, rows, columns, bool(shift))
+    if flags & TURNED:
+        made = np.ascontiguousarray(made.reshape(rows, columns).T).ravel()
+    if flags & (ESCAPES | SHIFTED):
+        return _corrected(made, side, limit if flags & ESCAPES else 0, shift, offset)
+    return made
+
+
+def _coded_rows(
+    recipe: Bytes, codes: Codes, mode: int, count: int, rows: int, columns: int, floored: bool
+) -> np.ndarray:
+    made = np.empty(count, np.int8)
+    limit, tables = codes.tables.limit, codes.tables
+    if mode == ALIKE:
+        expectation = Expectation(mode, recipe.number(), np.zeros(0, np.int64), 0)
+        lengths = widths(count, codes.lanes)
+    else:
+        expectation = Expectation(mode, 0, _levels(recipe, codes, rows), columns)
+        lengths = [columns] * rows if count else []
+    start = 0
+    for length in lengths:
+        row = made[start : start + length]
+        row[:] = codes.row(tables, expectation.classes(), length)
+        row -= limit
+        expectation.learn(row, floored)
+        start += length
+    return made
+
+
+def _levels(recipe: Bytes, codes: Codes, rows: int) -> np.ndarray:
+    base, limit = recipe.byte(), recipe.byte()
+    codes.levels.begin(min(limit, MOST), None)
+    levels = base + codes.row(codes.levels, LEVEL_CLASS, rows).astype(np.int64) - limit if rows else np.zeros(0, int)
+    if limit > MOST or (levels < 0).any() or (levels >= len(LEVELS)).any():
+        raise _damaged("it names an impossible level")
+    return levels
+
+
+def _corrected(small: np.ndarray, side: Bytes, limit: int, shift: int, offset: int) -> np.ndarray:
+    """The numbers in full: escapes, low bits, offset. Those of ``limit`` or more are told apart in the side section."""
+    narrow = not limit and (abs(offset) + (MOST + 1 << shift)) < 1 << 15
+    made = small.astype(np.int16 if narrow else np.int64)
+    if limit:
+        for place in np.flatnonzero(np.abs(small) == limit).tolist():
+            excess = side.number()
+            made[place] += excess if small[place] > 0 else -excess
+    for start in range(0, len(made) if shift else 0, BLOCK):
+        part: Any = made[start : start + BLOCK]
+        packed = np.frombuffer(side.take(-(-len(part) * shift // 8)), np.uint8)
+        bits = np.unpackbits(packed, count=len(part) * shift).reshape(len(part), shift)
+        part <<= shift
+        for place in range(shift):
+            part |= bits[:, place].astype(part.dtype) << (shift - 1 - place)
+    return np.add(made, offset, dtype=made.dtype, casting="unsafe")
+
+
+# --- tensors --------------------------------------------------------------------------------------------------------
+
+STORED, INTEGERS, STEPS, BOOK, SPLIT, DIGITS, HALVES = range(7)
+
+KINDS = {1: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "<u1", 10: "<u2", 11: "<u8",
+         12: "<u4", 13: "<u8", 16: "<u2"}  # fmt: skip
+"""numpy's name of ONNX's types; floats that numpy lacks, or whose bits matter, as whole numbers."""
+
+ONE_STEP, STEP_EACH, STEP_GRID = 0, 1, 2
+LAST_AXIS, ZERO_SIGNS = 4, 8
+"""Bits of the first byte of a recipe of steps."""
+
+OCTAVE = 64
+"""Codes of a grid of steps that double the step."""
+
+
+def _powers() -> np.ndarray:
+    """``2^(k / 64)`` for k = 0 .. 63, correctly rounded: from whole numbers, since no two libraries' pow agree."""
+    bits, made = 400, [1 << 400]
+    roots = []
+    root = 2 << bits
+    for _ in range(6):  # 2^(1/2), 2^(1/4), .. 2^(1/64)
+        root = _square_root(root << bits)
+        roots.append(root)
+    for value in roots:
+        made = [each for one in made for each in (one, one * value >> bits)]
+    return np.array([value / (1 << bits) for value in made], np.float64)
+
+
+def _square_root(value: int) -> int:
+    guess = 1 << (value.bit_length() + 1) // 2
+    while True:
+        better = (guess + value // guess) >> 1
+        if better >= guess:
+            return guess
+        guess = better
+
+
+POWERS = _powers()
+
+
+def grid_steps(base: float, codes: Any) -> np.ndarray:
+    """Steps on a grid, float32: ``base * 2^(code / 64)`` in double precision, rounded once. The same everywhere."""
+    codes = np.asarray(codes, np.int64)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(np.ldexp(np.float64(base) * POWERS[codes % OCTAVE], codes // OCTAVE), np.float32)
+
+
+class Values:
+    """Makes the values of holes, one after the other."""
+
+    def __init__(self, recipes: Bytes, codes: Codes, side: Bytes, room: int) -> None:
+        """``room`` bounds what may be allocated."""
+        self.recipes, self.codes, self.side, self.room = recipes, codes, side, room
+
+    def of(self, hole: Hole) -> Any:
+        """The bytes of the next hole."""
+        makers = (self._stored, self._integers, self._steps, self._book, self._split, self._digits, self._halves)
+        method = self.recipes.byte()
+        if method >= len(makers):
+            raise _damaged("it names an unknown way to code a tensor")
+        made = makers[method](hole)
+        view = memoryview(made) if isinstance(made, bytes) else np.ascontiguousarray(made).data.cast("B")
+        if len(view) != hole.size:
+            raise _damaged("a tensor has another size than it should")
+        return view
+
+    def _blob(self, size: int) -> bytes:
+        """Bytes of the side section, compressed or not."""
+        return expanded(self.side.take(self.side.number()), size)
+
+    def _whole(self, hole: Hole) -> np.ndarray:
+        return matrix(self.recipes, self.codes, self.side, hole.count, hole.columns)
+
+    def _stored(self, hole: Hole) -> bytes:
+        return self._blob(hole.size)
+
+    def _integers(self, hole: Hole) -> np.ndarray:
+        whole = self._whole(hole)
+        if hole.bits < 8:
+            return _packed(whole, hole.bits)
+        return whole.astype(_kind(hole), copy=False)
+
+    def _steps(self, hole: Hole) -> np.ndarray:
+        """``float(q) * step`` in single precision, one rounding, the same on every machine."""
+        flags = self.recipes.byte()
+        axis = hole.dims[-1:] if flags & LAST_AXIS else hole.dims[:1]
+        rows = axis[0] if axis else 1
+        if rows > max(1, hole.count):
+            raise _damaged("a tensor has more steps than values")
+        kind = flags & 3
+        if kind == STEP_GRID:
+            base = struct.unpack("<d", self.recipes.take(8))[0]
+            steps = grid_steps(base, matrix(self.recipes, self.codes, self.side, rows, rows))
+        elif kind == STEP_EACH:
+            steps = np.frombuffer(self._blob(4 * rows), "<f4")
+        else:
+            steps = np.frombuffer(self.recipes.take(4), "<f4")
+        whole = self._whole(hole)
+        made = whole.astype("<f4")
+        shaped = made.reshape(-1, rows) if flags & LAST_AXIS else made.reshape(len(steps) if len(made) else 0, -1)
+        shaped *= steps if flags & LAST_AXIS or kind == ONE_STEP else steps[: len(shaped), None]
+        if flags & ZERO_SIGNS:
+            zeros = np.flatnonzero(whole == 0)
+            signs = np.unpackbits(np.frombuffer(self.side.take(-(-len(zeros) // 8)), np.uint8), count=len(zeros))
+            made[zeros[signs == 1]] = -0.0
+        return made
+
+    def _book(self, hole: Hole) -> np.ndarray:
+        kind = np.dtype(_kind(hole))
+        size = self.recipes.number()
+        book = np.frombuffer(self._blob(size * kind.itemsize), kind)
+        return np.asarray(book[self._whole(hole)])
+
+    def _split(self, hole: Hole) -> np.ndarray:
+        """Exponents as whole numbers; signs and mantissas in planes of bytes, the highest first."""
+        kind, mantissa = np.dtype(_kind(hole).replace("f", "u")), MANTISSAS.get(hole.kind, 0)
+        exponent = self._whole(hole).astype(kind)
+        rest = np.zeros(hole.count, kind)
+        for place in range(mantissa // 8, -1, -1):
+            plane = np.frombuffer(self._blob(hole.count), np.uint8)
+            rest |= plane.astype(kind) << kind.type(8 * place)
+        exponent <<= kind.type(mantissa)
+        exponent |= rest & kind.type((1 << mantissa) - 1)
+        exponent |= rest >> kind.type(mantissa) << kind.type(8 * kind.itemsize - 1)
+        return exponent
+
+    def _digits(self, hole: Hole) -> np.ndarray:
+        """Words whose digits are the numbers: the first digit has the least weight, the last word zeros at its end."""
+        base, each, missing = self.recipes.number(), self.recipes.byte(), self.recipes.byte()
+        count = hole.count * each - missing
+        if not 2 <= base <= 256 or not 1 <= each <= 63 or count < 0 or count * 8 > self.room * 64:
+            raise _damaged("it names impossible digits")
+        digits = np.zeros(hole.count * each, np.int64)
+        digits[:count] = matrix(self.recipes, self.codes, self.side, count, count)
+        powers = np.array([base**place % (1 << 64) for place in range(each)], np.uint64)
+        words = (digits.astype(np.uint64).reshape(-1, each) * powers).sum(1, dtype=np.uint64)
+        return np.asarray(words.astype(_kind(hole)))
+
+    def _halves(self, hole: Hole) -> np.ndarray:
+        inner = self.of(Hole(FLOAT16, hole.dims))
+        return np.frombuffer(inner, "<f2").astype("<f4")
+
+
+def _kind(hole: Hole) -> str:
+    if hole.kind not in KINDS:
+        raise _damaged("a tensor has a type that cannot be coded in this way")
+    return KINDS[hole.kind]
+
+
+def _packed(whole: np.ndarray, bits: int) -> np.ndarray:
+    """Numbers of 4 or 2 bits in bytes, the first in the lowest bits."""
+    each = 8 // bits
+    padded = np.zeros(-(-len(whole) // each) * each, np.uint8)
+    padded[: len(whole)] = whole & ((1 << bits) - 1)
+    made = np.zeros(len(padded) // each, np.uint8)
+    for place in range(each):
+        made |= padded[place::each] << (bits * place)
+    return made
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``decoder.py FILE.epz FILE.onnx``: decode beside the place, then rename."""
+    if len(arguments) != 2:
+        print("usage: decoder.py FILE.epz FILE.onnx", file=sys.stderr)
+        return 2
+    beside = f"{arguments[1]}.{os.getpid()}.part"
+    try:
+        with open(arguments[0], "rb") as source:
+            data = source.read()
+        with open(beside, "wb") as target:
+            decode_to(data, target.write)
+        os.replace(beside, arguments[1])
+    except (CodedFileError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

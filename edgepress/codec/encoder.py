@@ -1,0 +1,106 @@
+"""Encoding: an ONNX file as a coded file, from which ``decoder`` makes the same bytes again.
+
+The graph and the values of its tensors are taken apart (``wire``), each tensor is coded in the way that is cheapest
+(``tensors``), and the result is decoded and compared before anybody gets to see it. A file that does not come back the
+same that way is kept as plain bytes, compressed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from edgepress.codec import decoder, tensors, wire
+from edgepress.codec.coder import Coder, lanes_for
+from edgepress.codec.decoder import Hole, number
+from edgepress.codec.squeezed import squeezed
+from edgepress.errors import InvariantError
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A coded file, and what is where.
+
+    Attributes:
+        data: the file.
+        tensors: how every tensor was coded.
+        graph: bytes of the graph, container and all.
+        original: bytes of the ONNX file.
+    """
+
+    data: bytes
+    tensors: tuple[CodedTensor, ...]
+    graph: int
+    original: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodedTensor:
+    """One tensor: the method, how many values, their bytes in the ONNX file, and bits in the coded one."""
+
+    method: str
+    count: int
+    original: int
+    bits: float
+
+
+def encode(model: bytes) -> bytes:
+    """A coded file of a serialized ONNX model, from which the same bytes are decoded.
+
+    Raises:
+        CodedFileError: no protocol buffers.
+    """
+    return encoded(model).data
+
+
+def encoded(model: bytes) -> Coded:
+    """As :func:`encode`, with an account of what was coded how."""
+    made = _coded(wire.taken_apart(model), model)
+    if _comes_back(made.data, model):
+        return made
+    made = _coded(wire.kept_whole(model), model)
+    if not _comes_back(made.data, model):
+        raise InvariantError("The coded file does not give back the model: this is a bug, please report it.")
+    return made
+
+
+def _comes_back(data: bytes, model: bytes) -> bool:
+    """Whether decoding gives the model, without a second copy of it."""
+    view, at = memoryview(model), 0
+
+    def compare(piece: bytes) -> None:
+        nonlocal at
+        if view[at : at + len(piece)] != memoryview(piece):
+            raise decoder.CodedFileError("It differs.")
+        at += len(piece)
+
+    try:
+        return decoder.decode_to(data, compare) == len(model)
+    except decoder.CodedFileError:
+        return False
+
+
+def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
+    symbols = sum(hole.count for hole, _ in tokens.holes)
+    widest = max((max(hole.columns, hole.count // max(1, hole.columns)) for hole, _ in tokens.holes), default=1)
+    coder = Coder(lanes_for(symbols, widest))
+    recipes, side = bytearray(), bytearray()
+    account = []
+    for hole, data in tokens.holes:
+        account.append(_one(hole, data, coder, recipes, side))
+    head = squeezed(tokens.graph + bytes(recipes))
+    start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
+    file = start + b"".join(_section(each) for each in (head, coder.finish(), bytes(side)))
+    return Coded(file, tuple(account), len(file) - round(sum(each.bits for each in account) / 8), len(model))
+
+
+def _one(hole: Hole, data: memoryview, coder: Coder, recipes: bytearray, side: bytearray) -> CodedTensor:
+    candidate, ways = tensors.cheapest(hole, data, coder)
+    before, ideal = len(side) + len(recipes), coder.ideal
+    recipes += candidate.write(ways, coder, side)
+    bits = coder.ideal - ideal + 8 * (len(side) + len(recipes) - before)
+    return CodedTensor(candidate.name, hole.count, len(data), bits)
+
+
+def _section(data: bytes) -> bytes:
+    return number(len(data)) + data + (zlib.crc32(data).to_bytes(4, "little") if data else b"")

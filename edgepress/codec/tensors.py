@@ -1,0 +1,252 @@
+"""How the values of a tensor are best coded: every method that gives them back to the bit is priced.
+
+    whole numbers   as a matrix (``matrices``); packed ones as their digits
+    floats          multiples of steps (``grids``); a codebook and places in it; halves; exponents apart from mantissas
+    anything        as plain bytes, compressed or not
+
+A method is tried without leaving a trace: what it would write, and what that costs after all that was coded before.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepress.codec import decoder, grids, matrices
+from edgepress.codec.coder import Coder
+from edgepress.codec.decoder import KINDS, MANTISSAS, SIGNED, Hole, number
+from edgepress.codec.squeezed import squeezed
+
+BOOK = 256
+"""Distinct values of a codebook, at the most."""
+
+GLANCE = 1 << 12
+"""Values that show whether there may be few distinct ones."""
+
+DIGIT_BASES = 64
+"""Bases of packed words that are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to code a tensor.
+
+    Attributes:
+        name: of the method.
+        recipe: bytes before the recipes of the matrices.
+        parts: matrices, coded in this order.
+        side: bytes of the side section, before and after those of the matrices.
+    """
+
+    name: str
+    recipe: bytes
+    parts: tuple[matrices.Matrix, ...] = ()
+    side: tuple[bytes, bytes] = (b"", b"")
+
+    def priced(self, coder: Coder) -> tuple[float, tuple[matrices.Way, ...]]:
+        """Bits, and the ways of the matrices."""
+        found = [matrices.best(each, coder.tables, coder.levels, coder.lanes) for each in self.parts]
+        fixed = 8 * (len(self.recipe) + sum(map(len, self.side)))
+        return fixed + sum(bits for bits, _ in found), tuple(way for _, way in found)
+
+    def write(self, ways: tuple[matrices.Way, ...], coder: Coder, side: bytearray) -> bytes:
+        """Code it; returns the recipe."""
+        recipe = bytearray(self.recipe)
+        side += self.side[0]
+        for each, way in zip(self.parts, ways, strict=True):
+            recipe += matrices.write(each, way, coder, side)
+        side += self.side[1]
+        return bytes(recipe)
+
+
+def cheapest(hole: Hole, data: memoryview, coder: Coder) -> tuple[Candidate, tuple[matrices.Way, ...]]:
+    """The cheapest candidate for a tensor, with the ways of its matrices."""
+    tried: list[tuple[float, int, Candidate, tuple[matrices.Way, ...]]] = []
+    for place, candidate in enumerate(_candidates(hole, data, coder.tables.precision)):
+        bits, ways = candidate.priced(coder)
+        tried.append((bits, place, candidate, ways))
+    _, _, candidate, ways = min(tried, key=lambda each: each[:2])
+    return candidate, ways
+
+
+def _candidates(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
+    special: list[Candidate] = []
+    if hole.count and hole.kind in KINDS | {21: "", 22: "", 25: "", 26: ""}:
+        if hole.kind in MANTISSAS:
+            special += _of_floats(hole, data, precision)
+        elif hole.kind != decoder.DOUBLE:
+            special += _of_integers(hole, data, precision)
+        if hole.bits >= 8:
+            special += _codebook(hole, np.frombuffer(data, KINDS[hole.kind]), precision)
+    yield from special
+    if not special or len(data) <= STORED_UP_TO:
+        yield _stored(data)
+
+
+STORED_UP_TO = 1 << 22
+"""Bytes up to which general compression is tried where a method for numbers has applied."""
+
+
+def _blob(data: bytes) -> bytes:
+    packed = squeezed(data)
+    return number(len(packed)) + packed
+
+
+def _stored(data: memoryview) -> Candidate:
+    return Candidate("stored", bytes([decoder.STORED]), side=(b"", _blob(bytes(data))))
+
+
+def _columns(hole: Hole, values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, max(1, hole.columns))
+
+
+def _whole(hole: Hole, data: memoryview) -> np.ndarray:
+    """The integers of a tensor, those of 4 and 2 bits one by one."""
+    if hole.bits >= 8:
+        return np.frombuffer(data, KINDS[hole.kind])
+    each, mask = 8 // hole.bits, (1 << hole.bits) - 1
+    packed = np.frombuffer(data, np.uint8)
+    whole = np.stack([packed >> (hole.bits * place) & mask for place in range(each)], 1).ravel()[: hole.count]
+    return whole.astype(np.int8) - (whole >> (hole.bits - 1) << hole.bits).astype(np.int8) * (hole.kind in SIGNED)
+
+
+def _of_integers(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
+    whole = _whole(hole, data)
+    if hole.bits < 8 and decoder._packed(whole, hole.bits).tobytes() != bytes(data):
+        return  # something stands in the bits that fill up the last byte
+    if int(np.abs(whole[:: max(1, len(whole) // GLANCE)].astype(np.float64)).max()) > matrices.LARGEST:
+        return
+    if whole.dtype.itemsize > 4 and np.abs(whole.astype(np.float64)).max() > matrices.LARGEST:
+        yield from _digits(hole, whole, precision)
+        return
+    matrix = matrices.Matrix.of(_columns(hole, whole), hole.columns, precision)
+    yield Candidate("integers", bytes([decoder.INTEGERS]), (matrix,))
+    if hole.kind == decoder.BYTE:
+        yield from _digits(hole, whole, precision)
+
+
+def _of_floats(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
+    if hole.kind == decoder.FLOAT:
+        values = np.frombuffer(data, "<f4")
+        found = list(_steps(hole, values, precision))
+        yield from found
+        if found:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            halves = values.astype("<f2")
+            is_half = np.array_equal(halves.astype("<f4").view("<u4"), values.view("<u4"))
+        if is_half:
+            inner = Hole(decoder.FLOAT16, hole.dims)
+            for each in _of_floats(inner, memoryview(halves.tobytes()), precision):
+                yield _wrapped(each)
+            return
+    yield _split(hole, data, precision)
+
+
+def _wrapped(inner: Candidate) -> Candidate:
+    return Candidate(inner.name, bytes([decoder.HALVES]) + inner.recipe, inner.parts, inner.side)
+
+
+def _steps(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candidate]:
+    """Multiples of one step, of a step for each index of the first axis, or of the last."""
+    single = grids.one_step(_columns(hole, values))
+    if single is not None:
+        yield _of_multiples(hole, values, single, 0, precision)
+        return
+    if len(hole.dims) < 2:
+        return
+    rows = grids.step_each(values.reshape(hole.dims[0], -1))
+    if rows is not None:
+        yield _of_multiples(hole, values, rows, 0, precision)
+        return
+    columns = grids.step_each(np.ascontiguousarray(values.reshape(-1, hole.dims[-1]).T))
+    if columns is not None:
+        turned = grids.Multiples(np.ascontiguousarray(columns.whole.T).reshape(-1, max(1, hole.columns)), columns.steps)
+        yield _of_multiples(hole, values, turned, decoder.LAST_AXIS, precision)
+
+
+def _of_multiples(hole: Hole, values: np.ndarray, found: grids.Multiples, axis: int, precision: int) -> Candidate:
+    zeros = np.flatnonzero(values == 0)
+    signs = np.signbit(values[zeros])
+    flags = axis | decoder.ZERO_SIGNS * bool(signs.any())
+    after = np.packbits(signs).tobytes() if signs.any() else b""
+    matrix = matrices.Matrix.of(_columns(hole, found.whole.ravel()), hole.columns, precision)
+    head = bytes([decoder.STEPS])
+    if len(found.steps) == 1:
+        recipe = head + bytes([flags | decoder.ONE_STEP]) + found.steps.astype("<f4").tobytes()
+        return Candidate("steps", recipe, (matrix,), (b"", after))
+    grid = grids.on_grid(found.steps)
+    if grid is not None:
+        codes = matrices.Matrix.of(grid[1][None], len(grid[1]), precision)
+        recipe = head + bytes([flags | decoder.STEP_GRID]) + struct.pack("<d", grid[0])
+        return Candidate("steps", recipe, (codes, matrix), (b"", after))
+    steps = _blob(found.steps.astype("<f4").tobytes())
+    return Candidate("steps", head + bytes([flags | decoder.STEP_EACH]), (matrix,), (steps, after))
+
+
+def _codebook(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candidate]:
+    """Few distinct values, by their bits."""
+    bits = values.view(f"<u{values.dtype.itemsize}")
+    if len(np.unique(bits[:: max(1, len(bits) // GLANCE)])) > BOOK:
+        return
+    book, places = np.unique(bits, return_inverse=True)
+    if len(book) > min(BOOK, max(1, len(bits) // 2)):
+        return
+    order = np.argsort(book.view(values.dtype), kind="stable")
+    ranks = np.empty(len(book), np.int16)
+    ranks[order] = np.arange(len(book))
+    matrix = matrices.Matrix.of(_columns(hole, ranks[places.reshape(-1)]), hole.columns, precision)
+    stored = _blob(book[order].tobytes())
+    yield Candidate("codebook", bytes([decoder.BOOK]) + number(len(book)), (matrix,), (stored, b""))
+
+
+def _split(hole: Hole, data: memoryview, precision: int) -> Candidate:
+    """Exponents as a matrix, signs and mantissas as planes of bytes."""
+    mantissa = MANTISSAS[hole.kind]
+    bits = np.frombuffer(data, f"<u{hole.bits // 8}")
+    one = bits.dtype.type
+    exponents = (bits >> one(mantissa) & one((1 << hole.bits - 1 - mantissa) - 1)).astype(np.int16)
+    rest = (bits & one((1 << mantissa) - 1)) | bits >> one(hole.bits - 1) << one(mantissa)
+    planes = [(rest >> one(8 * place)).astype(np.uint8) for place in range(mantissa // 8, -1, -1)]
+    matrix = matrices.Matrix.of(_columns(hole, exponents), hole.columns, precision)
+    after = b"".join(_blob(plane.tobytes()) for plane in planes)
+    return Candidate("floats", bytes([decoder.SPLIT]), (matrix,), (b"", after))
+
+
+def _digits(hole: Hole, words: np.ndarray, precision: int) -> Iterator[Candidate]:
+    """Words of several digits (``quantize.storage.packing``): the base whose digits are the cheapest."""
+    room = {decoder.BYTE: 8, 7: 63}.get(hole.kind)
+    if room is None or not len(words) or int(words.min()) < 0:
+        return
+    best = min(_bases(words, room), default=None)
+    if best is None:
+        return
+    _, base, each = best
+    digits = _taken_apart(words, base, each)
+    missing = each - 1 - int(np.flatnonzero(digits[-each:] != 0)[-1]) if digits[-each:].any() else each - 1
+    kept = digits[: len(digits) - missing]
+    matrix = matrices.Matrix.of(kept[None], len(kept), precision)
+    recipe = bytes([decoder.DIGITS]) + number(base) + bytes([each, missing])
+    yield Candidate("digits", recipe, (matrix,))
+
+
+def _bases(words: np.ndarray, room: int) -> Iterator[tuple[float, int, int]]:
+    """Entropy of the digits, base and digits in a word, of every base that the words may have."""
+    sample = words[:: max(1, len(words) // GLANCE)]
+    largest = int(words.max())
+    for base in range(2, DIGIT_BASES):
+        each = int(room / math.log2(base))
+        if each < 2 or largest >= base**each:
+            continue
+        counts = np.bincount(_taken_apart(sample, base, each), minlength=base)
+        shares = counts[counts > 0] / counts.sum()
+        yield float(-(shares * np.log2(shares)).sum()) * each, base, each
+
+
+def _taken_apart(words: np.ndarray, base: int, each: int) -> np.ndarray:
+    powers = np.array([base**place for place in range(each)], np.int64)
+    return np.asarray((words.astype(np.int64)[:, None] // powers % base).ravel())
