@@ -2,8 +2,8 @@
 
 A ``Model`` wraps one ``ModelProto`` that nobody may change. Readers see plain data (``Node``,
 ``TensorType``, numpy arrays); writers take ``edit()``, a private copy of the proto, change it and
-wrap it with ``Model.of``. Protobuf is known here, in ``normalize``, in ``surgery`` and in what writes files in
-``quantize`` (``graph``, ``storage``, ``forms``) only.
+wrap it with ``Model.of``. Protobuf is known here, in ``normalize``, in ``surgery``, in what writes files in
+``quantize`` (``graph``, ``storage``, ``forms``) and in what looks into onnxruntime's graph in ``bundle`` only.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Agent:
         return Answer(report, "")
 
     def fetch(self, name: str) -> bytes:
-        arrays = check.read(str(self.device.folder), name)
+        arrays: dict[str, Any] = dict(check.read(str(self.device.folder), name))
         self.device.change(arrays)
         np.savez(self.device.folder / name, **arrays)
         return (self.device.folder / name).read_bytes()

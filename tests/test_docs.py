@@ -20,6 +20,8 @@ import edgepress
 from edgepress import errors
 from edgepress.bench import Conditions, Health, Latency, Machine, Ratio, Timing
 from edgepress.bench.inspect import Memory, NodeTime, Profile
+from edgepress.bundle.manifest import FORMAT as BUNDLE_FORMAT
+from edgepress.bundle.manifest import Entry, Manifest, Port
 from edgepress.calibrate.recipe import Recipe
 from edgepress.cli import INTERRUPTED, main
 from edgepress.errors import EdgepressError, Refusal
@@ -34,6 +36,14 @@ from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quality import Comparison, Limit, judge
 from edgepress.report import answers, operators, result
 from edgepress.report.answers import AxisRow, NodeRow, OperatorAnswer, TensorAnswer
+from edgepress.report.bundle import (
+    BUNDLED_FORMAT,
+    VERIFICATION_FORMAT,
+    Bundled,
+    Compared,
+    Promise,
+    Verification,
+)
 from edgepress.report.operators import OperatorRow, Operators
 from edgepress.report.result import (
     Benchmark,
@@ -199,7 +209,11 @@ def documented(command: str) -> dict[str, list[str]]:
         others = {f"(`{name}` only)" for name in ("compress", "quantize") if name != command}
         rows = [row for row in rows if not any(row[2].endswith(other) for other in others)]
     else:
-        page = [section(README, "apply, bench, explain, ops"), section(SCORES, "Once for all, and in shards")]
+        page = [
+            section(README, "bundle, verify"),
+            section(README, "apply, bench, explain, ops"),
+            section(SCORES, "Once for all, and in shards"),
+        ]
         rows = [row[1:] for row in cells("".join(page)) if row[0] == f"`{command}`"]
     return {", ".join(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row[0])): row for row in rows}
 
@@ -334,6 +348,9 @@ STORED = {
     "edgepress-explain-tensor/1": answers.TENSOR_FORMAT,
     "edgepress-explain-operator/1": answers.OPERATOR_FORMAT,
     "edgepress-ops/1": operators.OPERATORS_FORMAT,
+    "edgepress-bundle/1": BUNDLE_FORMAT,
+    "edgepress-bundled/1": BUNDLED_FORMAT,
+    "edgepress-verification/1": VERIFICATION_FORMAT,
 }
 FORMATS = ROOT / "docs/formats.md"
 KINDS = [
@@ -367,6 +384,13 @@ KINDS = [
     (Operators, {"format"}),
     (OperatorRow, set()),
     (Recipe, {"format"}),
+    (Manifest, {"format"}),
+    (Port, set()),
+    (Entry, set()),
+    (Promise, set()),
+    (Bundled, {"format"}),
+    (Verification, {"format", "agrees", "verdict"}),
+    (Compared, set()),
 ]
 
 
