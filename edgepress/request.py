@@ -42,10 +42,10 @@ class Request:
         task: ``auto``, ``classify`` or ``regress``.
         mac_ratio: multiply-adds after / before that must be reached, in (0, 1].
         size_ratio: file bytes after / before that must be reached, in (0, 1].
-        speedup: time before / after that must be reached, at least 1.
+        speedup: time before / after that must be reached, at least 1; of instructions, where a device counts them.
         prune: may remove channels.
         quantize: may go to int8.
-        target: name of the target, or ``auto`` for this machine.
+        target: name of the target, or ``auto`` for the device, or this machine.
         threads: intra-op threads while timing; None leaves the choice to the pipeline.
         workers: threads for calibration; None leaves the choice to the pipeline.
         width_multiple: kept widths are multiples of this; None asks the target.
@@ -64,6 +64,7 @@ class Request:
         bench_seconds: how long each round of timing lasts.
         score: which channels go first: a name, ``NAME@LOSS``, or several with weights (``scores.registry``).
         allocation: how removals are spread over groups of channels, one of ``ALLOCATIONS``.
+        device: SPEC of the device whose costs decide (:mod:`edgepress.devices`); None for this process.
 
     Raises:
         InputError: a value out of its range.
@@ -100,6 +101,7 @@ class Request:
     bench_seconds: float = 8.0
     score: str = SCORE
     allocation: str = "hybrid"
+    device: str | None = None
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -118,6 +120,10 @@ class Request:
         _require(self.seed >= 0, "--seed", self.seed, "a whole number of 0 or more")
         _require(0 < self.bench_seconds < math.inf, "bench_seconds", self.bench_seconds, "a number above 0")
         targets.find(self.target)
+        if self.device is not None:
+            from edgepress.devices import parse  # not before it is needed: loads numpy
+
+            parse(self.device)
         releases.release(self.min_ort)
         if self.bits is not None and self.bits != AUTO:
             levels_of(self.bits)
@@ -154,6 +160,8 @@ class Request:
             raise InputError("--save-overrides speaks of the weights as they came, which pruning cuts: do not prune.")
         if self.score != SCORE and not self.prune:
             raise InputError("--score says which channels go first, and --no-prune not to: leave one of them out.")
+        if self.device is not None and targets.find(self.target).artifact:
+            raise InputError(f"--device cannot run what is made for {self.target}: leave one of them out.")
         if self.speedup is not None and targets.find(self.target).artifact:
             raise InputError(
                 f"--speedup cannot be checked for {self.target}, which this machine is not: leave it out, and time the "

@@ -15,6 +15,7 @@ import pytest
 from edgepress.request import Request, plan_path
 
 if TYPE_CHECKING:  # the whole flow loads torch, which most tests do without
+    from edgepress.devices import Native
     from edgepress.report import Report
 
 ROOT = Path(__file__).parents[1]
@@ -87,13 +88,21 @@ def compressed(digits_model: Path, digits_part: Path, tmp_path_factory: pytest.T
     return Compressed(request, compress(request), *before)
 
 
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
+    """The native runner, built for this machine once, and a library for it."""
+    import runner_tools
+
+    return runner_tools.native(tmp_path_factory.mktemp("runner"))
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line has no option for it: time in a fraction of a second, as far as a test needs it."""
-    choose = importlib.import_module("edgepress.pipeline.choose")  # the package's `choose` is the function in it
-    patient = choose.compare
+    timing = importlib.import_module("edgepress.bench.timing")
+    patient = timing.compare
 
     def hasty(*arguments: Any, **settings: Any) -> Any:
         return patient(*arguments, **{**settings, "seconds": 0.01, "min_rounds": 5})
 
-    monkeypatch.setattr(choose, "compare", hasty)
+    monkeypatch.setattr(timing, "compare", hasty)

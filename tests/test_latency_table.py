@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from group_models import TOYS, feed
+from invented import MACHINE
 from onnx import shape_inference
 from quantize_tools import kernel, parse
 
 from edgepress import runtime
+from edgepress.bench import Machine, Timing
+from edgepress.bench.here import Here
+from edgepress.bench.meter import Meter, Small
+from edgepress.devices import Level
 from edgepress.groups import find_groups
 from edgepress.model import Model
 from edgepress.planner import Clock, LatencyTable, measure_latency, timing
+from edgepress.planner.cache import CostCache, cache_folder
 from edgepress.planner.cost import Axis
 from edgepress.planner.grid import shrinking
 from edgepress.planner.latency import LayerTimes, never_less
@@ -88,16 +98,32 @@ def test_more_channels_never_take_less(seed: int) -> None:
     assert (never_less(found) == found).all()
 
 
-@pytest.mark.parametrize(("whole", "rest", "scale"), [(12.0, 3.0, 1.0), (9.0, 0.5, 8.5 / 9), (4.5, 0.5, 4 / 9)])
-def test_the_rest_is_what_layers_leave_and_they_never_exceed_the_whole(whole: float, rest: float, scale: float) -> None:
-    table = LatencyTable.of([LAYER], whole, start=0.5)
-    assert table.rest == pytest.approx(rest) and table.scale == pytest.approx(scale)
-    assert table({}) == pytest.approx(whole) and table.ratio({}) == 1
-    assert table(removed(24, 16)) == pytest.approx(rest + scale * 2.0)
+def test_a_profile_says_what_lies_between() -> None:
+    lengths, times = np.array([8, 16, 24, 48, 64]), np.array([1.0, 1.0, 3.0, 3.0, 4.0])
+    alone = LayerTimes("layer", (A,), (np.array([8, 24, 64]),), np.array([1.0, 3.0, 4.0]), ((lengths, times),))
+    assert [alone({"a": 64 - length}) for length in (8, 16, 24, 48, 64)] == pytest.approx(times.tolist())
+    both = LayerTimes("layer", (A, B), GRID, TIMES, ((lengths, times), (GRID[1], TIMES[-1])))
+    assert both(removed(24, 16)) == 2.0 and both(removed(64, 160)) == 9.0
+    assert both(removed(16, 160)) == pytest.approx(6.0 * 1.0 / 2.0)  # half-way is linear, the step is not
 
 
-def test_without_layers_all_is_rest() -> None:
-    assert LatencyTable.of([], 2.0, start=0.5).ratio({"a": 3}) == 1
+def test_whole_models_bring_layers_together() -> None:
+    half = removed(24, 16)
+    table = LatencyTable.of([LAYER], [({}, 12.0), (half, 5.0)])
+    assert table({}) == pytest.approx(12.0) and table(half) == pytest.approx(5.0) and table.ratio({}) == 1
+    between = removed(24, 160)
+    assert LAYER(between) == 8.0 and table(between) == pytest.approx(5 + 7 * (8 - 2) / (9 - 2))
+    assert table(removed(8, 16)) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("level", "kept"), [("measured", [5.0, 5.0]), ("counted", [6.0, 5.0])])
+def test_only_times_can_have_been_disturbed(level: Any, kept: list[float]) -> None:
+    table = LatencyTable.of([LAYER], [({}, 5.0), (removed(24, 16), 6.0)], level)
+    assert list(table.wholes) == kept and table.level == level
+
+
+def test_without_layers_nothing_shrinks() -> None:
+    assert LatencyTable.of([], [({}, 2.0)]).ratio({"a": 3}) == 1
 
 
 # --- nodes alone --------------------------------------------------------------------------------------------------
@@ -173,34 +199,50 @@ def test_axes_that_share_a_group_are_one() -> None:
         )
 
 
-@pytest.fixture
-def weighed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Runs take a microsecond for every weight, and opening a model is noted: by its number of weights."""
-    opened: list[int] = []
+class Scales:
+    """A device on which a run costs what a function of the sizes of weights says, and a start."""
 
-    def note(model: Model, feed: Mapping[str, np.ndarray], clock: Clock) -> Callable[[], object]:
-        opened.append(model.parameters)
-        return lambda: model.parameters
+    level: Level = "counted"
+    spec = "scales"
 
-    def weigh(runners: Sequence[Callable[[], Any]], clock: Clock, seconds: float) -> np.ndarray:
-        return np.array([1.0 + 0.001 * run() for run in runners])
+    def __init__(self, cost: Callable[[Model], float] = lambda model: 0.001 * model.parameters) -> None:
+        """``cost`` of a model, beside 1 for starting it."""
+        self.cost = cost
+        self.asked: list[Model] = []
 
-    monkeypatch.setattr(timing, "_opened", note)
-    monkeypatch.setattr(timing, "_best", weigh)
-    return opened
+    def machine(self) -> Machine:
+        return MACHINE
+
+    def compare(self, *arguments: Any, **settings: Any) -> Timing:
+        raise NotImplementedError
+
+    def best(self, groups: Sequence[Sequence[Small]], **settings: Any) -> list[np.ndarray]:
+        models = [[Model.of(onnx.load_from_string(data)) for data, _ in group] for group in groups]
+        self.asked += itertools.chain(*models)
+        return [np.array([1.0 + self.cost(model) for model in group]) for group in models]
 
 
-def table_of(model: Model, multiple: int = 8, **clock: Any) -> LatencyTable:
+class Clocked(Scales):
+    """The same, as times."""
+
+    level: Level = "measured"
+
+
+def table_of(
+    model: Model, meter: Meter, multiple: int = 8, cache: CostCache | None = None, **clock: Any
+) -> LatencyTable:
     grouping = find_groups(model)
-    return measure_latency(model, grouping, grouping.prunable, multiple, feed(model, 1, 0), Clock(**clock))
+    inputs = feed(model, 1, 0)
+    return measure_latency(model, grouping, grouping.prunable, multiple, inputs, meter, Clock(**clock), cache)
 
 
-def test_what_was_measured_stands_in_the_table(weighed: list[int]) -> None:
+@pytest.mark.parametrize("meter", [Scales(), Clocked()])
+def test_what_was_measured_stands_in_the_table(meter: Scales) -> None:
     model = pointwise(3, 64, 40, 5)
     first, second = (group.name for group in find_groups(model).prunable)
-    table = table_of(model)
-    assert [table.rest, table.scale] == pytest.approx([1.0, 1.0])  # a start, and nothing but layers
+    table = table_of(model, meter)
     assert [layer.node for layer in table.layers] == [work.node for work in work_of(model)]
+    assert table.level == meter.level
     for kept, other in itertools.product(table.layers[1].grid[0], table.layers[1].grid[1]):
         a, b = (kept, other) if table.layers[1].axes[0].groups[0][0] == first else (other, kept)
         weights = 3 * a + a * b + 5 * b
@@ -208,29 +250,159 @@ def test_what_was_measured_stands_in_the_table(weighed: list[int]) -> None:
         assert table({first: 64 - a, second: 40 - b}) == pytest.approx(1 + 0.001 * weights)
 
 
-def test_layers_of_the_same_shape_are_timed_once(weighed: list[int]) -> None:
-    table = table_of(pointwise(3, 32, 32, 32, 32, 5))
+def test_a_staircase_is_followed_between_the_points() -> None:
+    """Kernels in blocks of 32 channels: 40 cost what 64 do, which a coarse grid alone does not see."""
+    model = pointwise(3, 256, 5)
+    (group,) = find_groups(model).prunable
+
+    def blocks(made: Model) -> float:
+        rounded = ([32 * -(-size // 32) for size in array.shape[:2]] for array in made.constants.values())
+        return 1e-3 * sum(float(np.prod(sizes)) for sizes in rounded)
+
+    table = table_of(model, Scales(blocks))
+    assert len(table.layers[0].grid[0]) < 6 < len(table.layers[0].profiles[0][0])
+    for width in table.layers[0].profiles[0][0]:
+        steps = 2 * 32 * 32 * -(-width // 32)
+        assert table({group.name: 256 - width}) == pytest.approx(1 + 1e-3 * steps)
+
+
+def test_layers_of_the_same_shape_are_timed_once() -> None:
+    meter = Scales()
+    table = table_of(pointwise(3, 32, 32, 32, 32, 5), meter)
     assert len(table.layers) == 5
-    points = timing.GRIDS[0]
+    points = timing.GRIDS[0][0]
     axis = len({8 * -(-int(32 * share) // 8) for share in np.linspace(1, KEEP, points)})
-    assert (
-        len(weighed) <= 2 + axis + axis**2 + axis
-    )  # nothing and the whole, the stem, one for all inner ones, the head
+    most = 1 + timing.WHOLES + axis + axis**2 + axis  # nothing and wholes, the stem, one for all inner ones, the head
+    assert len(meter.asked) <= most and table.taken >= len(meter.asked)
 
 
-def test_slow_models_get_coarse_grids(weighed: list[int]) -> None:
+@pytest.mark.parametrize("meter", [Scales(), Clocked()])
+def test_slow_models_get_coarse_grids(meter: Scales) -> None:
     model = pointwise(3, 64, 64, 5)
-    fine, coarse = (table_of(model, seconds=seconds) for seconds in (60.0, 0.0))
-    assert fine.layers[0].times.size == timing.GRIDS[0]
-    assert coarse.layers[0].times.size == timing.GRIDS[-1]
+    fine, coarse = (table_of(model, meter, seconds=seconds) for seconds in (60.0, 0.0))
+    assert fine.layers[0].times.size == timing.GRIDS[0][0]
+    assert coarse.layers[0].times.size == timing.GRIDS[-1][0]
+    assert fine.layers[0].profiles and not coarse.layers[0].profiles
+
+
+def test_an_emulator_is_asked_for_less_the_longer_a_model_takes() -> None:
+    model = pointwise(3, 64, 64, 5)
+    quick, slow = Scales(lambda made: 1e-3 * made.parameters), Scales(lambda made: 10.0 * made.parameters)
+    for meter in (quick, slow):
+        table_of(model, meter)
+    assert len(slow.asked) < len(quick.asked)
 
 
 def test_times_of_this_machine() -> None:
     model = pointwise(16, 256, 256, 8, pixels=16)
     begin = perf_counter()
-    table = table_of(model, seconds=1.0)
+    table = table_of(model, Here(), seconds=1.0)
     assert perf_counter() - begin < 10
     half = {group.name: 128 for group in find_groups(model).prunable}
-    assert 0 < table.rest < table({})
+    assert 0 < table.wholes[0] < table({})
     assert table(half) < table({})
     assert table.ratio({name: 224 for name in half}) < 0.6
+
+
+# --- what is known from before ------------------------------------------------------------------------------------
+
+DEVICE = {"cpu": "invented", "part": "0xd08", "cores": 4, "machine": "aarch64", "flags": "abc"}
+
+
+def opened(folder: Path, section: str = "counted, onnxruntime 1.31.1, 1 threads", **changes: Any) -> CostCache:
+    return CostCache.open(folder, {**DEVICE, **changes}, section)
+
+
+def test_nothing_is_asked_twice_and_the_costs_are_the_same(tmp_path: Path) -> None:
+    model, meter = pointwise(3, 64, 40, 5), Scales()
+    before = table_of(model, meter, cache=opened(tmp_path))
+    asked = len(meter.asked)
+    after = table_of(model, meter, cache=opened(tmp_path))
+    assert len(meter.asked) == asked > 0 and before.known == 0
+    assert after.known == after.taken == before.taken
+    half = {group.name: group.size // 2 for group in find_groups(model).prunable}
+    assert after(half) == before(half) and after.wholes == before.wholes
+
+
+def test_the_same_layer_of_another_model_is_known(tmp_path: Path) -> None:
+    meter = Scales()
+    table_of(pointwise(3, 64, 40, 5), meter, cache=opened(tmp_path))
+    other = table_of(pointwise(3, 64, 40, 7), meter, cache=opened(tmp_path))
+    assert 0 < other.known < other.taken
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"section": "counted, onnxruntime 1.32.0, 1 threads"},
+        {"section": "measured, onnxruntime 1.31.1, 1 threads"},
+        {"part": "0xd0b"},
+        {"flags": "abd"},
+        {"cores": 2},
+    ],
+)
+def test_another_device_release_or_level_is_asked_anew(changes: dict[str, Any], tmp_path: Path) -> None:
+    meter = Scales()
+    table_of(pointwise(3, 16, 5), meter, cache=opened(tmp_path))
+    assert table_of(pointwise(3, 16, 5), meter, cache=opened(tmp_path, **changes)).known == 0
+    assert table_of(pointwise(3, 16, 5), meter, cache=opened(tmp_path)).known > 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"\xff\xfe", b"[]", b'{"format": "edgepress-costs/1"}',
+        b'{"format": "edgepress-costs/0", "costs": {}}',
+        b'{"format": "edgepress-costs/1", "costs": {"a": {"b": "1"}}}',
+        b'{"format": "edgepress-costs/1", "costs": {"a": {"b": -1}}}',
+        b'{"format": "edgepress-costs/1", "costs": {"a": {"b": NaN}}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_made_anew_and_said(content: bytes, tmp_path: Path) -> None:
+    meter = Scales()
+    table_of(pointwise(3, 16, 5), meter, cache=opened(tmp_path))
+    (file,) = tmp_path.glob("costs-*.json")
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    table = table_of(pointwise(3, 16, 5), meter, cache=opened(tmp_path))
+    assert table.known == 0 and "taken anew" in table.note and file.name in table.note
+    assert file.read_bytes() == whole
+    assert opened(tmp_path).note == "" and len(opened(tmp_path).known) > 0
+
+
+def test_what_another_process_wrote_stays(tmp_path: Path) -> None:
+    mine, theirs = opened(tmp_path), opened(tmp_path)
+    theirs.add({"a": 1.0, "b": 2.0})
+    mine.add({"b": 3.0, "c": 4.0})
+    assert opened(tmp_path).known == {"a": 1.0, "b": 2.0, "c": 4.0}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".lock"}
+
+
+def test_many_processes_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edgepress.planner.cache import CostCache\n"
+        "for n in range(8): CostCache.open(Path(sys.argv[1]), {'a': 1}, 's').add({f'{sys.argv[2]}/{n}': 1.0})"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)]) for number in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(CostCache.open(tmp_path, {"a": 1}, "s").known) == 24
+
+
+def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    table = table_of(pointwise(3, 16, 5), Scales(), cache=opened(tmp_path / "file"))
+    assert "could not be kept" in table.note and "EDGEPRESS_CACHE" in table.note
+
+
+def test_where_costs_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.setenv("EDGEPRESS_CACHE", "off")
+    assert cache_folder() is None
+    assert CostCache.open(None, DEVICE, "s").known == {}
+    monkeypatch.delenv("EDGEPRESS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "edgepress"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache_folder() == tmp_path / ".cache" / "edgepress"

@@ -86,7 +86,7 @@ def test_metadata(compressed: Compressed) -> None:
 def test_the_report_beside_the_model_is_the_one_returned(compressed: Compressed) -> None:
     text = report_path(compressed.output).read_text()
     assert Report.from_json(text) == compressed.report
-    assert json.loads(text)["format"] == "edgepress-report/1"
+    assert json.loads(text)["format"] == "edgepress-report/2"
 
 
 def test_sizes_are_those_of_the_files(compressed: Compressed) -> None:

@@ -40,9 +40,9 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Candidate]:
     """Times for a moment only, and keeps all that could have been handed over."""
     seen: list[Candidate] = []
 
-    def quick(candidates: list[Candidate], others: Any, feeds: Any, request: Any, threads: Any) -> Any:
+    def quick(candidates: list[Candidate], others: Any, feeds: Any, request: Any, threads: Any, meter: Any) -> Any:
         seen.extend(candidates)
-        return time_all(candidates, others, feeds, dataclasses.replace(request, bench_seconds=0.01), threads)
+        return time_all(candidates, others, feeds, dataclasses.replace(request, bench_seconds=0.01), threads, meter)
 
     monkeypatch.setattr(pipeline, "time_all", quick)
     return seen

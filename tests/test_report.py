@@ -390,9 +390,9 @@ def test_infinity_survives_strict_json() -> None:
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "not an edgepress-report/1 file"),
-        ('{"format": "edgepress-report/2"}', "not an edgepress-report/1 file"),
-        ('{"format": "edgepress-report/1"}', "damaged .*no 'model'"),
+        ("[]", "not an edgepress-report/2 file"),
+        ('{"format": "edgepress-report/1"}', "not an edgepress-report/2 file"),
+        ('{"format": "edgepress-report/2"}', "damaged .*no 'model'"),
         (report().to_json().replace('"seed": 7', '"seed": "7"'), "damaged .*Report.seed"),
         (report().to_json().replace('"measure": "accuracy"', '"measure": "taste"'), "damaged .*Quality.measure"),
         (report().to_json().replace('"p50": 0.412', '"p50": true'), "damaged .*Latency.p50"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepress import targets
-from edgepress.cli.options import DATA, DEBUG, JSON, MODEL, PATH, QUIET, RECIPE, WORKERS, options
+from edgepress.cli.options import DATA, DEBUG, DEVICE, JSON, MODEL, PATH, QUIET, RECIPE, WORKERS, options
 from edgepress.cli.printing import listener, show, show_lines
 from edgepress.errors import BudgetMissed, DataError
 from edgepress.request import ALLOCATIONS, SCORE
@@ -47,6 +47,7 @@ RUNNING = (
         "--target", default="auto", show_default=True, metavar="NAME",
         help=f"Kind of processor to make it for: {', '.join(targets.TARGETS)}.",
     ),
+    DEVICE,
     click.option("--threads", type=int, metavar="N", help="Threads to time with, beside 1."),
     WORKERS,
     click.option("--seed", default=0, show_default=True, help="Seed of the split and of the order of timing."),

@@ -2,7 +2,8 @@
 
     read > clean > baseline > analyze > prune > quantize > verify > write
 
-Decisions are made on hold-out samples only, every model that is handed over was timed in onnxruntime first.
+Decisions are made on hold-out samples only, every model that is handed over was timed in onnxruntime first, here or on
+the device that the user names.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from edgepress.bench import compare
 from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
-from edgepress.pipeline.budgets import search_of
+from edgepress.pipeline.budgets import along_device, search_of
 from edgepress.pipeline.build import as_overrides, integer, kept, marked, material, pruned
 from edgepress.pipeline.calibrating import calibrate, merge
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, named_apart
-from edgepress.pipeline.choose import TIE, choose, finalists, ratio_of, time_all
+from edgepress.pipeline.choose import choose, finalists, ratio_of, tie_of, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
@@ -30,6 +30,7 @@ from edgepress.pipeline.integers import distance, integers
 from edgepress.pipeline.listing import operators
 from edgepress.pipeline.lowbit import mixed
 from edgepress.pipeline.narrowing import lossless, narrower
+from edgepress.pipeline.place import Place, place_of
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import report
 from edgepress.pipeline.scoring import score
@@ -79,6 +80,12 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
     """
     recorder = Recorder(progress or Silent())
     find_score(request.score, Options(positions=1))  # a name that is none is said before any work
+    with place_of(request) as place:
+        return _compress(request, place, recorder)
+
+
+def _compress(request: Request, place: Place, recorder: Recorder) -> Report:
+    """The whole flow, at a place."""
     with recorder.stage("read") as stage:
         opened = read(request)
         stage.note(f"{len(opened.model.nodes)} nodes, {opened.model.parameters:,} weights, opset {opened.model.opset}")
@@ -93,7 +100,7 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
         only = dataclasses.replace(normalized, model=oldest)
         return _hand_over(request, Findings.start(request, opened, only), recorder)
     with recorder.stage("baseline") as stage:
-        context, refusals = context_of(request, normalized.model, opened.feed)
+        context, refusals = context_of(request, normalized.model, opened.feed, place)
         limit = limit_of(request, normalized.model, opened.feed, opened.evaluation)
         judged = Judge(context, limit, opened.model.size)
         cleaned = candidate(CLEANED, "cleaned fp32", context.model, (), judged(opened.model), context.grouping.sizes)
@@ -102,7 +109,8 @@ def compress(request: Request, progress: Progress | None = None) -> Report:
     candidates, analysis = _candidates(request, context, judged, cleaned, recorder)
     with recorder.stage("verify") as stage:
         findings = _verify(request, findings, context, judged, cleaned, candidates, analysis)
-        how = "timed with the original, interleaved" if findings.timing else f"weighed for {context.target.name}"
+        timed = "counted with the original" if place.counts else "timed with the original, interleaved"
+        how = timed if findings.timing else f"weighed for {context.target.name}"
         stage.note(f"{len(findings.candidates)} candidates {how}")
     return _hand_over(request, findings, recorder)
 
@@ -116,6 +124,7 @@ def _candidates(
     if request.prune:
         with recorder.stage("analyze") as stage:
             analysis = analyze(context, request.score, classifies=judged.limit.measure != "sqnr")
+            analysis = along_device(request, context, analysis)
             stage.note(f"{len(analysis.ladder.groups)} groups may shrink, {len(analysis.refusals)} may not")
         with recorder.stage("prune") as stage:
             free = lossless(context, analysis, judged)
@@ -153,7 +162,7 @@ def _quantized(request: Request, context: Context, judged: Judge, source: Candid
 
 
 def _start(request: Request, context: Context, found: list[Candidate]) -> Candidate:
-    """The int8 form that mixed widths start from: by the target's rules, or without them where that is faster here."""
+    """The int8 form that mixed widths start from: by the target's rules, or without them where that is faster."""
     best: dict[bool, Candidate] = {}
     for item in sorted(found, key=lambda item: distance(item.verdict)):
         if item.quantization is not None and has_fixed_ranges(item.quantization):
@@ -164,8 +173,9 @@ def _start(request: Request, context: Context, found: list[Candidate]) -> Candid
     data = {item.name: item.model.data for item in (ruled, whole)}
     feeds = inputs_of(context.hold_out, 8, chunk=1)
     threads = request.threads or 1
-    timing = compare(data, feeds, threads=threads, seconds=EARLY, seed=request.seed, reference=ruled.name)
-    return whole if ratio_of(whole.name, timing) * (1 + TIE) < 1 else ruled
+    meter = context.place.meter
+    timing = meter.compare(data, feeds, threads=threads, seconds=EARLY, seed=request.seed, reference=ruled.name)
+    return whole if ratio_of(whole.name, timing) * (1 + tie_of(timing)) < 1 else ruled
 
 
 def _verify(
@@ -193,7 +203,8 @@ def _verify(
     )
     timing = {}
     if not context.target.artifact:  # this machine's times say nothing about another device
-        timing = time_all(timed, others, inputs_of(context.hold_out, 16, chunk=1), request, findings.threads)
+        feeds = inputs_of(context.hold_out, 16, chunk=1)
+        timing = time_all(timed, others, feeds, request, findings.threads, context.place.meter)
     choice = choose(timed, cleaned, timing.get(findings.decisive_threads), request, findings.original_bytes)
     return dataclasses.replace(
         findings,
@@ -204,6 +215,7 @@ def _verify(
         plain_verdict=plain_verdict,
         refusals=(*findings.refusals, *refusals),
         limit=judged.limit,
+        table=None if analysis is None else analysis.table,
     )
 
 

@@ -17,7 +17,7 @@ from edgepress.model import Model
 from edgepress.pipeline.context import SENSITIVITY_SAMPLES, Context, first
 from edgepress.pipeline.observing import observe
 from edgepress.pipeline.passes import passes
-from edgepress.planner import Costs, Ladder, Sensitivity, measure
+from edgepress.planner import Costs, Ladder, LatencyTable, Sensitivity, measure
 from edgepress.request import SCORE
 from edgepress.scores import Elimination, Options, Ranking, Redundancy, Score, order_of
 from edgepress.scores.base import consumers, readers
@@ -26,10 +26,17 @@ from edgepress.scores.registry import find
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """The ladder of widths over the groups that may shrink, and why the others may not."""
+    """The ladder of widths over the groups that may shrink, and why the others may not.
+
+    Attributes:
+        ladder: widths and what they cost.
+        refusals: why others may not shrink.
+        table: the costs of the layers on the device that the user named; None without one.
+    """
 
     ladder: Ladder
     refusals: tuple[Refusal, ...]
+    table: LatencyTable | None = None
 
 
 def analyze(context: Context, score: str = SCORE, *, classifies: bool = False) -> Analysis:

@@ -3,7 +3,8 @@
     --mac-ratio    multiply-adds, exact
     --size-ratio   bytes of the file: of the float form with --no-quantize, of the integer form where --bits names its
                    width; where every layer gets a width of its own, bits reach the size and pruning leaves it to them
-    --speedup      the latency table of this machine (:mod:`edgepress.planner.timing`), corrected by timing each model
+    --speedup      the latency table of this machine, or of the device (:mod:`edgepress.planner.timing`), corrected by
+                   what each model is measured to take
 
 The bytes of the integer form that pruning does not change are taken from one that is made of the whole model.
 """
@@ -32,11 +33,25 @@ MARK = 16
 
 
 def search_of(request: Request, context: Context, analysis: Analysis, original_bytes: int) -> Search:
-    """How narrower models are looked for; times the layers of the model where speed is asked for."""
+    """How narrower models are looked for.
+
+    Takes the costs of the layers of the model where speed is asked for; those of a device are in the ladder already.
+    """
     if not analysis.ladder.groups:
         return Search(request.allocation)
-    table = None if request.speedup is None else _table(request, context, analysis)
+    table = analysis.table
+    if table is None and request.speedup is not None:
+        table = _table(request, context, analysis)
     return Search(request.allocation, tuple(_budgets(request, context, analysis, original_bytes, table)), table)
+
+
+def along_device(request: Request, context: Context, analysis: Analysis) -> Analysis:
+    """The analysis with the costs of the device that the user has named: widths go along them."""
+    if not context.place.named or not analysis.ladder.groups:
+        return analysis
+    table = _table(request, context, analysis)
+    ladder = dataclasses.replace(analysis.ladder, costs=dataclasses.replace(analysis.ladder.costs, time=table))
+    return dataclasses.replace(analysis, ladder=ladder, table=table)
 
 
 def _budgets(
@@ -53,16 +68,19 @@ def _budgets(
         whole = table({})
 
         def measured(model: Model) -> float:
-            return whole * quick_ratio(model, context.model, inputs_of(context.hold_out, 8, chunk=1), request)
+            feeds = inputs_of(context.hold_out, 8, chunk=1)
+            return whole * quick_ratio(model, context.model, feeds, request, context.place.meter)
 
         yield Budget("--speedup", table, whole / request.speedup, measured)
 
 
 def _table(request: Request, context: Context, analysis: Analysis) -> LatencyTable:
     feed = inputs_of(context.hold_out, 1, chunk=1)[0]
-    clock = Clock(threads=request.threads or 1, seed=request.seed)
+    clock, place = Clock(threads=request.threads or 1, seed=request.seed), context.place
     groups, multiple = analysis.ladder.groups, analysis.ladder.multiple
-    return measure_latency(context.model, context.grouping, groups, multiple, feed, clock)
+    return measure_latency(
+        context.model, context.grouping, groups, multiple, feed, place.meter, clock, place.cache(clock.threads)
+    )
 
 
 def _size(request: Request, context: Context, analysis: Analysis, goal: float) -> Budget:

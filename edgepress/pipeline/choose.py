@@ -3,8 +3,9 @@
 Rule: among the candidates that keep the quality, meet every explicit budget and are not slower than the cleaned
 fp32 model (with a budget of size or multiply-adds, a width that is named, or weights that are only stored as integers:
 not measurably slower), the fastest; those whose time is the same within the noise compete by file size. If nothing is
-left the cleaned fp32 model itself is the answer. Every loser gets the reason. For a target that is no CPU nothing is
-timed: among those that keep the quality and meet the budgets, the smallest file.
+left the cleaned fp32 model itself is the answer. Every loser gets the reason. Where a device counts instructions, what
+is said of time holds for these. For a target that is no CPU nothing is timed: among those that keep the quality and meet
+the budgets, the smallest file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.bench import Timing, compare
+from edgepress.bench import Timing
+from edgepress.bench.meter import Meter
 from edgepress.model import Model
 from edgepress.pipeline.candidates import Candidate
 from edgepress.pipeline.sequences import only_stores
@@ -28,8 +30,11 @@ QUICK = 1.0
 """Seconds of a timing that nothing is chosen by."""
 
 TIE = 0.05
-"""Least difference that counts: two sessions of one file differ by as much, by where their memory happens to lie, and
-interleaving does not average that out."""
+"""Least difference in time that counts: two sessions of one file differ by as much, by where their memory happens to
+lie, and interleaving does not average that out."""
+
+COUNTED_TIE = 0.01
+"""The same for instructions: counts are exact, but one of a hundred says nothing about time."""
 
 OVER = "over the quality limit on hold-out samples"
 UNCERTAIN = "too few hold-out samples to be sure of its quality"
@@ -50,22 +55,25 @@ def time_all(
     feeds: Sequence[Mapping[str, np.ndarray]],
     request: Request,
     threads: Sequence[int],
+    meter: Meter,
 ) -> dict[int, Timing]:
-    """One interleaved run per thread count; ``others`` holds the cleaned model first, it is the reference."""
+    """One comparison per thread count; ``others`` holds the cleaned model first, it is the reference."""
     models = {**others, **{candidate.name: candidate.model.data for candidate in candidates}}
     reference = next(iter(others))
     return {
-        count: compare(
+        count: meter.compare(
             models, feeds, threads=count, seconds=request.bench_seconds, seed=request.seed, reference=reference
         )
         for count in threads
     }
 
 
-def quick_ratio(model: Model, reference: Model, feeds: Sequence[Mapping[str, np.ndarray]], request: Request) -> float:
+def quick_ratio(
+    model: Model, reference: Model, feeds: Sequence[Mapping[str, np.ndarray]], request: Request, meter: Meter
+) -> float:
     """Time of a model over that of the reference, within a second: to correct a prediction by, not to choose by."""
     models = {"reference": reference.data, "model": model.data}
-    timing = compare(
+    timing = meter.compare(
         models, feeds, threads=request.threads or 1, seconds=QUICK, seed=request.seed, reference="reference"
     )
     return ratio_of("model", timing)
@@ -113,6 +121,16 @@ def ratio_of(name: str, timing: Timing | None) -> float:
     return 1.0 if found is None else found.median
 
 
+def counts(timing: Timing | None) -> bool:
+    """Whether what was taken are instructions, which are no time."""
+    return timing is not None and timing.level != "measured"
+
+
+def tie_of(timing: Timing) -> float:
+    """Least difference that counts."""
+    return COUNTED_TIE if counts(timing) else TIE
+
+
 def _unfit(
     candidate: Candidate, cleaned: Candidate, timing: Timing | None, request: Request, original_bytes: int
 ) -> str:
@@ -124,8 +142,10 @@ def _unfit(
         return OVER if candidate.verdict.state == "over" else UNCERTAIN
     ratio = ratio_of(candidate.name, timing)
     if candidate is not cleaned and _slower(candidate, timing, request):
+        if counts(timing):
+            return f"{'more' if ratio >= 1.005 else 'as many'} instructions than fp32 ({ratio:.2f} of them)"
         return f"{'slower' if ratio >= 1.005 else 'no faster'} than fp32 ({ratio:.2f} of its time)"
-    return _budget(candidate, cleaned, ratio, request, original_bytes)
+    return _budget(candidate, cleaned, timing, request, original_bytes)
 
 
 def _slower(candidate: Candidate, timing: Timing | None, request: Request) -> bool:
@@ -141,8 +161,13 @@ def _slower(candidate: Candidate, timing: Timing | None, request: Request) -> bo
     return found.noise == "slower" or not (for_size or request.mac_ratio is not None)
 
 
-def _budget(candidate: Candidate, cleaned: Candidate, ratio: float, request: Request, original_bytes: int) -> str:
+def _budget(
+    candidate: Candidate, cleaned: Candidate, timing: Timing | None, request: Request, original_bytes: int
+) -> str:
+    ratio = ratio_of(candidate.name, timing)
     if request.speedup is not None and 1 / ratio < request.speedup:
+        if counts(timing):
+            return f"{ratio:.3f} of the instructions, {1 / request.speedup:.3g} was asked for"
         return f"{1 / ratio:.2f} times as fast, {request.speedup:g} was asked for"
     size = candidate.size / original_bytes
     if request.size_ratio is not None and size > request.size_ratio:
@@ -157,7 +182,7 @@ def _smallest_of_fastest(eligible: Sequence[Candidate], timing: Timing | None) -
     if timing is None:
         return min(eligible, key=lambda item: item.size)
     fastest = min(ratio_of(item.name, timing) for item in eligible)
-    slack = math.exp(max(timing.noise_floor, math.log1p(TIE)))
+    slack = math.exp(max(timing.noise_floor, math.log1p(tie_of(timing))))
     tied = [item for item in eligible if ratio_of(item.name, timing) <= fastest * slack]
     return min(tied, key=lambda item: item.size)
 
@@ -167,8 +192,10 @@ def _lost(candidate: Candidate, chosen: Candidate, timing: Timing | None) -> str
         return f"larger ({candidate.size} against {chosen.size} bytes)"
     mine, best = ratio_of(candidate.name, timing), ratio_of(chosen.name, timing)
     if mine > best:
-        return f"slower than the chosen one ({mine:.2f} against {best:.2f} of fp32)"
-    return f"as fast within the noise, but larger ({candidate.size} against {chosen.size} bytes)"
+        than = "more instructions" if counts(timing) else "slower"
+        return f"{than} than the chosen one ({mine:.2f} against {best:.2f} of fp32)"
+    same = "as many instructions" if counts(timing) else "as fast within the noise"
+    return f"{same}, but larger ({candidate.size} against {chosen.size} bytes)"
 
 
 def _nearest(candidates: Sequence[Candidate], timing: Timing | None, request: Request) -> Candidate:
@@ -183,7 +210,8 @@ def _nearest(candidates: Sequence[Candidate], timing: Timing | None, request: Re
 
 
 def _missed(best: Candidate, cleaned: Candidate, timing: Timing | None, request: Request, original_bytes: int) -> str:
-    took = "" if timing is None else f"{ratio_of(best.name, timing):.2f} of the fp32 time, "
+    what = "instructions" if counts(timing) else "time"
+    took = "" if timing is None else f"{ratio_of(best.name, timing):.2f} of the fp32 {what}, "
     reason = _unfit(best, cleaned, timing, request, original_bytes)
     return (
         f"No model met the budget within the quality limit: the best found ({best.label}) has {took}"

@@ -14,6 +14,7 @@ from edgepress.calibrate.run import CHUNK
 from edgepress.groups import Grouping
 from edgepress.model import Model
 from edgepress.pipeline.given import Given
+from edgepress.pipeline.place import Place, here
 from edgepress.targets import Target
 
 ROWS = 16_000
@@ -48,6 +49,7 @@ class Context:
         seed: seed of every choice.
         workers: threads for calibration.
         given: what the user says about single nodes and tensors.
+        place: where costs are taken.
     """
 
     model: Model
@@ -61,6 +63,7 @@ class Context:
     seed: int
     workers: int
     given: Given = field(default_factory=Given)
+    place: Place = field(default_factory=here)
 
     @property
     def positions(self) -> int:

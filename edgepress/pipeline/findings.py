@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from edgepress import __version__
-from edgepress.bench import Timing, describe
+from edgepress.bench import Timing
+from edgepress.devices import Level
 from edgepress.errors import Refusal
 from edgepress.model import Model
 from edgepress.normalize import Normalized
 from edgepress.pipeline.candidates import Candidate, candidate
 from edgepress.pipeline.choose import Choice
 from edgepress.pipeline.context import Context
+from edgepress.pipeline.place import Place, here
 from edgepress.pipeline.prepare import Opened
+from edgepress.planner import LatencyTable
 from edgepress.quality import Comparison, Limit, Verdict, judge
 from edgepress.report.result import CLEANED
 from edgepress.request import Request
@@ -39,6 +42,7 @@ class Findings:
     plain_verdict: Verdict | None
     refusals: tuple[Refusal, ...]
     provenance: Mapping[str, Any]
+    table: LatencyTable | None = None
 
     @classmethod
     def start(
@@ -77,9 +81,19 @@ class Findings:
         return self.opened.model.size
 
     @property
+    def place(self) -> Place:
+        """Where costs are taken."""
+        return here() if self.context is None else self.context.place
+
+    @property
+    def level(self) -> Level:
+        """What the costs that decided are worth; ``analytic``, where none were taken."""
+        return next((timing.level for timing in self.timing.values()), "analytic")
+
+    @property
     def threads(self) -> tuple[int, ...]:
-        """Thread counts to time: one, and what was asked for or all cores."""
-        return tuple(sorted({1, self.request.threads or describe().cores}))
+        """Thread counts to take costs with."""
+        return self.place.threads(self.request.threads)
 
     @property
     def decisive_threads(self) -> int:

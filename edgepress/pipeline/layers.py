@@ -76,6 +76,15 @@ def layers(context: Context | None, model: Model, chosen: Candidate, asked: Coll
     return rows
 
 
+def integer_nodes(context: Context, model: Model, quantization: Quantization | None) -> frozenset[str]:
+    """Names of the weighted nodes of the cleaned model that compute in integers."""
+    if quantization is None:
+        return frozenset()
+    kept = {} if quantization.whole else stays_float(model, context.target)
+    weights = {work.node: work.weight for work in reversed(work_of(model)) if work.weight is not None}
+    return frozenset(name for name in weights if not _reason(model.node(name), weights[name], quantization, kept, ()))
+
+
 def _runs_as(quantization: Quantization | None, reason: str) -> Literal["int8", "int16", "float32"]:
     if quantization is None or reason:
         return "float32"

@@ -67,7 +67,7 @@ class Search:
         return replace(self, budgets=left)
 
     def cost(self, ladder: Ladder) -> Cost:
-        """What the search goes along: the budgets, at most 1 where they are kept, or the blend of everything."""
+        """What the search goes along: the budgets, at most 1 where they are kept, or time and weights together."""
         return joint(self.budgets) if self.budgets else ladder.costs.blend
 
 
@@ -105,14 +105,14 @@ class Narrower:
             measured_error=output_error(original, model, feeds),
             file_bytes=round(self.size(widths.removed)) + mark_bytes(cuts, None),
             latency=staircase if self.table is None else self.table.ratio(widths.removed),
-            latency_by="staircase" if self.table is None else "table",
+            latency_by="analytic" if self.table is None else self.table.level,
         )
 
 
 def lossless(context: Context, analysis: Analysis, judged: Judge) -> Candidate | None:
     """The model without its dead, constant and exactly dependent channels; None when there are none."""
     widths = analysis.ladder.lossless()
-    return Narrower(context, analysis, judged)(widths) if widths.removed else None
+    return Narrower(context, analysis, judged, analysis.table)(widths) if widths.removed else None
 
 
 def narrower(context: Context, analysis: Analysis, judged: Judge, search: Search) -> list[Candidate]:

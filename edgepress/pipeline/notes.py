@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from edgepress import targets
 from edgepress.pipeline.candidates import Candidate
-from edgepress.pipeline.choose import UNCERTAIN, ratio_of
+from edgepress.pipeline.choose import UNCERTAIN, counts, ratio_of
 from edgepress.pipeline.findings import Findings
 from edgepress.pipeline.given import Given
+from edgepress.pipeline.place import Place
+from edgepress.planner import LatencyTable
+from edgepress.report.costs import WORDS, device_name
 from edgepress.report.result import ORIGINAL
 from edgepress.targets import Target
 
@@ -29,11 +31,14 @@ def notes(findings: Findings) -> Iterator[str]:
         yield "Candidates were refused for want of evidence: more samples in --data would allow a better choice."
     for timing in list(findings.timing.values())[:1]:
         shipped = ratio_of(ORIGINAL, timing)
-        if shipped > SHIPPED_SLOWER:
+        if shipped > SHIPPED_SLOWER and counts(timing):
+            yield f"The file as it came needs {shipped:.2f} times the instructions of the cleaned fp32 model."
+        elif shipped > SHIPPED_SLOWER:
             yield f"The file as it came takes {shipped:.2f} times as long as the cleaned fp32 model all times refer to."
     if findings.context is not None:
         yield from _of_quality(findings.chosen)
-        yield from _of_target(findings.context.target)
+        yield from _of_place(findings.context.place, findings.table)
+        yield from _of_target(findings.context.target, findings.context.place)
         yield from _of_overrides(findings.context.given)
 
 
@@ -56,8 +61,21 @@ def _of_quality(chosen: Candidate) -> Iterator[str]:
         )
 
 
-def _of_target(target: Target) -> Iterator[str]:
-    here = targets.detect()
+def _of_place(place: Place, table: LatencyTable | None) -> Iterator[str]:
+    """What the choice rests on, where a device was named."""
+    if not place.named:
+        return
+    name, machine = device_name(place.meter.spec), place.meter.machine()
+    words = WORDS[place.meter.level]
+    yield f"Chosen by {words.noun} {words.how} on {name} ({machine.cpu}, onnxruntime {machine.onnxruntime})."
+    if table is not None:
+        yield f"Widths follow {table.taken} costs of single layers there, {table.known} of them known from before."
+        if table.note:
+            yield table.note
+
+
+def _of_target(target: Target, place: Place) -> Iterator[str]:
+    here, where = place.cpu, f"there ({place.cpu.name})" if place.named else "on this machine"
     if target.artifact:
         yield (
             f"Made for {target.name}, which this machine is not: nothing was timed, and of what keeps your limit the "
@@ -69,7 +87,7 @@ def _of_target(target: Target) -> Iterator[str]:
             "there with edgepress bench."
         )
     elif target != here:
-        yield f"Decided for {target.name}, but timed on this machine."
+        yield f"Decided for {target.name}, but {'counted' if place.counts else 'timed'} {where}."
 
 
 def _of_overrides(given: Given) -> Iterator[str]:

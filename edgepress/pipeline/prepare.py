@@ -25,9 +25,10 @@ from edgepress.pipeline.analysis import shuffled
 from edgepress.pipeline.answers import row_axes
 from edgepress.pipeline.context import ROWS_PER_COLUMN, SWEEP_SAMPLES, Context, inputs_of
 from edgepress.pipeline.given import given_by
+from edgepress.pipeline.place import Place, here
 from edgepress.quality import Limit, Measure
 from edgepress.quantize import quantize_refusal
-from edgepress.request import Request, check_input, check_output, plan_path, report_path
+from edgepress.request import AUTO, Request, check_input, check_output, plan_path, report_path
 
 FEWEST = 8
 """Samples that compression needs at the least."""
@@ -75,7 +76,8 @@ def read(request: Request) -> Opened:
 def _check_needs_no_data(request: Request) -> None:
     budgets = (("--mac-ratio", request.mac_ratio), ("--size-ratio", request.size_ratio), ("--speedup", request.speedup))
     files = (("--eval-data", request.eval_data), ("--recipe", request.recipe), ("--overrides", request.overrides))
-    for option, value in (*budgets, *files, ("--keep-float", request.keep_float or None), ("--bits", request.bits)):
+    others = (("--keep-float", request.keep_float or None), ("--bits", request.bits), ("--device", request.device))
+    for option, value in (*budgets, *files, *others):
         if value is not None:
             raise DataError(f"{option} is of no use without samples, as a model can only be cleaned then: add --data.")
 
@@ -102,9 +104,12 @@ def clean(opened: Opened) -> Normalized:
     return normalize(opened.model, samples)
 
 
-def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context, tuple[Refusal, ...]]:
+def context_of(
+    request: Request, normalized: Model, feed: Feed, place: Place | None = None
+) -> tuple[Context, tuple[Refusal, ...]]:
     """Split the samples and look at the graph; also returns why it cannot be refitted or quantized, if so."""
-    target = targets.find(request.target)
+    place = place or here()
+    target = place.cpu if request.target == AUTO else targets.find(request.target)
     given = given_by(request, normalized, target)
     fit, hold_out = split(feed, seed=request.seed, hold_out=HOLD_OUT)
     if not len(fit) or not len(hold_out):
@@ -125,6 +130,7 @@ def context_of(request: Request, normalized: Model, feed: Feed) -> tuple[Context
         seed=request.seed,
         workers=request.workers or 2,
         given=given,
+        place=place,
     )
     unquantized = quantize_refusal(normalized) if request.quantize else None
     return shuffled(context), tuple(problem for problem in (reason, unquantized) if problem is not None)

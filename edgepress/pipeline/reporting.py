@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from edgepress import __version__
-from edgepress.bench import describe
 from edgepress.pipeline.findings import Findings, budgets
 from edgepress.pipeline.layers import layers
 from edgepress.pipeline.notes import notes
 from edgepress.pipeline.variants import variants
 from edgepress.report.result import Report, StageRow, average_bits
-from edgepress.report.verdict import FASTEST, UNTIMED, Outcome, sentence
+from edgepress.report.verdict import FASTEST, FEWEST, UNTIMED, Outcome, sentence
 from edgepress.request import plan_path
 
 
@@ -31,14 +30,21 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None =
         output=None if output is None else str(output),
         variants=weighed,
         chosen=chosen.name,
-        verdict=sentence(weighed[0], taken, outcome=_outcome(findings, output), why=_why_cleaned(findings)),
+        verdict=sentence(
+            weighed[0],
+            taken,
+            outcome=_outcome(findings, output),
+            why=_why_cleaned(findings),
+            level=findings.level,
+            device=request.device,
+        ),
         budgets=budgets(request),
         layers=rows,
         weight_bits=average_bits(rows),
         refusals=findings.refusals,
         notes=tuple(notes(findings)),
         stages=tuple(stages),
-        machine=describe(),
+        machine=findings.place.meter.machine(),
         data=_data(findings),
         plan=None if output is None else str(plan_path(output)),
         command=shlex.join(["edgepress", *sys.argv[1:]]),
@@ -49,6 +55,8 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None =
         },
         seed=request.seed,
         threads=tuple(findings.timing),
+        level=findings.level,
+        device=request.device,
     )
 
 
@@ -56,7 +64,8 @@ def _next(findings: Findings, output: Path | None) -> str:
     """The command that times the result; empty where there is none, or nothing that it could be timed on."""
     if output is None or (findings.context is not None and findings.context.target.artifact):
         return ""
-    return shlex.join(["edgepress", "bench", str(findings.request.model), str(output)])
+    device = [] if findings.request.device is None else ["--device", findings.request.device]
+    return shlex.join(["edgepress", "bench", str(findings.request.model), str(output), *device])
 
 
 def _outcome(findings: Findings, output: Path | None) -> Outcome:
@@ -74,7 +83,9 @@ def _why_cleaned(findings: Findings) -> str:
     tried = findings.candidates[1:]
     if tried and not any(item.verdict.acceptable for item in tried):
         return "Nothing was sure to keep your limit"
-    return FASTEST if findings.timing else UNTIMED
+    if not findings.timing:
+        return UNTIMED
+    return FASTEST if findings.level == "measured" else FEWEST
 
 
 def _data(findings: Findings) -> dict[str, Any]:

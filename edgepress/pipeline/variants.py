@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Literal
 
 from edgepress import runtime
 from edgepress.model import Model
 from edgepress.pipeline.candidates import Candidate, compare
+from edgepress.pipeline.context import Context
 from edgepress.pipeline.findings import Findings
+from edgepress.pipeline.layers import integer_nodes
 from edgepress.pipeline.prepare import with_evaluation
+from edgepress.planner import Costs, instructions
 from edgepress.quality import Limit, Verdict, judge
 from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Pruning, Quality, Variant
 
@@ -17,6 +21,7 @@ from edgepress.report.result import CLEANED, ORIGINAL, PLAIN_INT8, Pruning, Qual
 def variants(findings: Findings) -> list[Variant]:
     """The original first, then plain int8, then every candidate."""
     cleaned = findings.candidates[0] if findings.candidates else findings.chosen
+    lanes = Lanes.of(findings.context)
     macs, parameters = cleaned.macs, findings.opened.model.parameters
     times = {n: timing.latency(CLEANED) for n, timing in findings.timing.items()}
     found = [
@@ -31,6 +36,7 @@ def variants(findings: Findings) -> list[Variant]:
             {},
             runtime.fused_operators(findings.opened.model.data),
             "the model as it came",
+            analytic=lanes.shown(cleaned),
         )
     ]
     if findings.plain is not None and findings.plain_verdict is not None:
@@ -49,21 +55,57 @@ def variants(findings: Findings) -> list[Variant]:
         )
     reasons = {} if findings.choice is None else findings.choice.reasons
     every = findings.candidates or (findings.chosen,)
-    return [*found, *(_of_candidate(findings, item, reasons.get(item.name, "written")) for item in every)]
+    return [*found, *(_of_candidate(findings, item, reasons.get(item.name, "written"), lanes) for item in every)]
 
 
-def _of_candidate(findings: Findings, item: Candidate, reason: str) -> Variant:
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Instructions of candidates by the lanes of the target; None without samples."""
+
+    context: Context | None
+    costs: Costs | None
+
+    @classmethod
+    def of(cls, context: Context | None) -> Lanes:
+        """Those of a compression."""
+        if context is None:
+            return cls(None, None)
+        grouping = context.grouping
+        return cls(context, Costs.of(context.model, grouping.groups, context.target, grouping))
+
+    def __call__(self, item: Candidate) -> float | None:
+        """Millions of instructions of a candidate at the least; None where nothing is known of them."""
+        if self.context is None or self.costs is None:
+            return None
+        removed = {cut.group: len(cut.removed) for cut in item.cuts}
+        return instructions(self.costs, removed, integer_nodes(self.context, self.context.model, item.quantization))
+
+    def ratio(self, item: Candidate) -> float | None:
+        """The same over those of the float model."""
+        found, whole = self(item), None if self.costs is None else instructions(self.costs, {})
+        return found / whole if found is not None and whole else None
+
+    def shown(self, item: Candidate) -> float | None:
+        """The same where no costs were taken on a machine of the target's kind."""
+        if self.context is None or self.context.target.timed_on(self.context.place.cpu):
+            return None
+        return self(item)
+
+
+def _of_candidate(findings: Findings, item: Candidate, reason: str, lanes: Lanes) -> Variant:
     made = _variant(
         findings, item.name, item.label, item.model, item.size, item.macs, item.parameters, item.verdict, reason
     )
-    return dataclasses.replace(made, predicted=item.predicted, pruning=_pruning(item))
+    pruning = _pruning(item, lanes)
+    return dataclasses.replace(made, predicted=item.predicted, pruning=pruning, analytic=lanes.shown(item))
 
 
-def _pruning(item: Candidate) -> Pruning | None:
-    """What was predicted of a candidate's lost channels; of an integer form, only what they cost the answer."""
+def _pruning(item: Candidate, lanes: Lanes) -> Pruning | None:
+    """What was predicted of a candidate's lost channels; of an integer form, less."""
     if item.pruning is None or item.quantization is None:
         return item.pruning
-    return dataclasses.replace(item.pruning, measured_error=None, file_bytes=None, latency=None)
+    latency = lanes.ratio(item) if item.pruning.latency_by == "analytic" else None
+    return dataclasses.replace(item.pruning, measured_error=None, file_bytes=None, latency=latency)
 
 
 def _variant(

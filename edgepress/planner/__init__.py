@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgepress.planner.allocations import ALLOCATIONS, Allocation
+from edgepress.planner.analytic import instructions
 from edgepress.planner.budget import Budget, joint
 from edgepress.planner.cost import Cost, Costs
 from edgepress.planner.latency import LatencyTable
@@ -25,6 +26,7 @@ __all__ = [
     "Sensitivity",
     "Widths",
     "count_macs",
+    "instructions",
     "joint",
     "measure",
     "measure_latency",

@@ -2,12 +2,13 @@
 
 Work with a constant operand costs ``MACs * f(axis) * f(axis) ...`` over the axes of that constant, where ``f`` is the
 share of the axis that is left; a product of two activations (attention) over the axes they are multiplied along. On the
-way to latency the share follows the target's staircase (``Target.effective_width``), for weights it is linear.
+way to latency the share follows the target's staircase (``Target.effective_width``), for weights it is linear. Where a
+device's own costs are known (:class:`edgepress.planner.LatencyTable`), these stand in place of the staircase.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -49,10 +50,17 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Costs of a model as functions of how many channels each group loses."""
+    """Costs of a model as functions of how many channels each group loses.
+
+    Attributes:
+        layers: all work.
+        target: whose staircase to follow.
+        time: what a device was measured, or counted, to take; None: the staircase stands for it.
+    """
 
     layers: tuple[_Layer, ...]
     target: Target
+    time: Cost | None = None
 
     @classmethod
     def of(cls, model: Model, groups: Sequence[Group], target: Target, grouping: Grouping | None = None) -> Costs:
@@ -88,21 +96,22 @@ class Costs:
 
     def staircase(self, removed: Mapping[str, int]) -> float:
         """Multiply-adds with widths read along the target's staircase."""
-        return sum(layer.macs * self._steps(layer, removed) for layer in self.layers)
+        return sum(macs for _, macs in self.steps(removed))
 
-    def _steps(self, layer: _Layer, removed: Mapping[str, int]) -> float:
+    def steps(self, removed: Mapping[str, int]) -> Iterator[tuple[_Layer, float]]:
+        """The same for each layer."""
         width = self.target.effective_width
-        return prod(width(axis.left(removed)) / width(axis.length) for axis in layer.axes)
+        for layer in self.layers:
+            yield layer, layer.macs * prod(width(axis.left(removed)) / width(axis.length) for axis in layer.axes)
 
     def blend(self, removed: Mapping[str, int]) -> float:
-        """Half staircase, half weights, each as a share of the whole model: 1 for the model as it is.
+        """Half time, or staircase, and half weights, each as a share of the whole model: 1 for the model as it is.
 
         Time goes with multiply-adds where weights are reused (Conv) and with bytes where they are not (Gemm at
         batch 1); a file goes with weights: the mean of both serves every kind of network.
         """
-        return 0.5 * _share(self.staircase(removed), self.staircase({})) + 0.5 * _share(
-            self.weights(removed), self.weights({})
-        )
+        time = self.staircase if self.time is None else self.time
+        return 0.5 * _share(time(removed), time({})) + 0.5 * _share(self.weights(removed), self.weights({}))
 
 
 def _share(part: float, whole: float) -> float:

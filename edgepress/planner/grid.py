@@ -16,12 +16,17 @@ import numpy as np
 
 from edgepress.groups import Group, Grouping
 from edgepress.model import Model
-from edgepress.planner.cost import Axis, axes_of
+from edgepress.planner.cost import Axis, axes_of, share_left
 from edgepress.planner.macs import work_of
 from edgepress.planner.single import Single
 from edgepress.planner.widths import KEEP
 
 Removed = dict[str, int]
+
+
+def kept_of(group: Group, share: float, multiple: int) -> int:
+    """Channels of a group that are the next multiple from a share on."""
+    return min(group.size, multiple * math.ceil(share * group.size / multiple))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,7 @@ class Span:
         found: dict[int, Removed] = {}
         for share in np.linspace(1, KEEP, count):
             removed = {
-                group.name: group.size - min(group.size, multiple * math.ceil(share * group.size / multiple))
-                for group in groups
-                if group.name in self.names
+                group.name: group.size - kept_of(group, share, multiple) for group in groups if group.name in self.names
             }
             found.setdefault(self.axis.left(removed), removed)
         return tuple(found[length] for length in sorted(found))
@@ -46,21 +49,47 @@ class Span:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridLayer:
-    """A layer to time: the node alone, and for each axis of its table the points along it."""
+    """A layer to time.
+
+    Attributes:
+        single: the node alone.
+        spans: the axes of its table.
+        points: for each of them the points along it.
+        steps: for each of them more points, at which all other axes are whole.
+    """
 
     single: Single
     spans: tuple[Span, ...]
     points: tuple[tuple[Removed, ...], ...]
+    steps: tuple[tuple[Removed, ...], ...] = ()
 
     @property
     def grid(self) -> tuple[np.ndarray, ...]:
         """Lengths of the points, rising."""
-        pairs = zip(self.spans, self.points, strict=True)
+        return self._lengths(self.points)
+
+    @property
+    def step_lengths(self) -> tuple[np.ndarray, ...]:
+        """Lengths of the steps, rising."""
+        return self._lengths(self.steps)
+
+    def _lengths(self, points: Sequence[Sequence[Removed]]) -> tuple[np.ndarray, ...]:
+        pairs = zip(self.spans, points, strict=True)
         return tuple(np.array([span.axis.left(removed) for removed in along]) for span, along in pairs)
 
     def states(self) -> list[Removed]:
         """Channels removed at every point of the table, the last axis running fastest."""
         return [dict(itertools.chain(*(part.items() for part in parts))) for parts in itertools.product(*self.points)]
+
+    def step_states(self) -> list[Removed]:
+        """Channels removed at every step, axis by axis."""
+        return [removed for along in self.steps for removed in along]
+
+    def shares(self) -> list[float]:
+        """What is left of the layer at every point and step that is taken, each once."""
+        axes = [span.axis for span in self.spans]
+        every = [*self.states(), *self.step_states()]
+        return [share_left(axes, state) for state in {_without_zeros(state): state for state in every}.values()]
 
     @property
     def key(self) -> str:
@@ -70,7 +99,13 @@ class GridLayer:
         shapes = [(model.constants if name in model.constants else labels)[name].shape for name in names]
         attributes = sorted((name, repr(value)) for name, value in node.attributes.items())
         kinds = [model.types[name].dtype for name in names]
-        return repr((node.op, node.domain, attributes, shapes, kinds, [lengths.tolist() for lengths in self.grid]))
+        lengths = [row.tolist() for row in (*self.grid, *(self.step_lengths if self.steps else ()))]
+        return repr((node.op, node.domain, attributes, shapes, kinds, lengths))
+
+
+def _without_zeros(removed: Removed) -> tuple[tuple[str, int], ...]:
+    """The same for states that leave the same."""
+    return tuple(sorted((name, count) for name, count in removed.items() if count))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,9 +115,18 @@ class Shrinking:
     single: Single
     spans: tuple[Span, ...]
 
-    def at_points(self, groups: Sequence[Group], multiple: int, count: int) -> GridLayer:
-        """The layer with so many points along every axis, or fewer where a group is narrow."""
-        return GridLayer(self.single, self.spans, tuple(span.points(groups, multiple, count) for span in self.spans))
+    def at_points(self, groups: Sequence[Group], multiple: int, count: int, steps: int = 0) -> GridLayer:
+        """The layer with so many points along every axis, or fewer where a group is narrow; and so many steps."""
+        points = tuple(span.points(groups, multiple, count) for span in self.spans)
+        if not steps:
+            return GridLayer(self.single, self.spans, points)
+        finer = (span.points(groups, multiple, steps) for span in self.spans)
+        return GridLayer(self.single, self.spans, points, tuple(map(self._joined, self.spans, points, finer)))
+
+    def _joined(self, span: Span, points: Sequence[Removed], more: Sequence[Removed]) -> tuple[Removed, ...]:
+        """Points of two kinds in one row."""
+        found = {span.axis.left(removed): removed for removed in (*more, *points)}
+        return tuple(found[length] for length in sorted(found))
 
 
 def shrinking(model: Model, grouping: Grouping, groups: Sequence[Group]) -> list[Shrinking]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgepress.bench import Ratio
+from edgepress.devices import Level
 from edgepress.report import numbers
+from edgepress.report.costs import WORDS
 from edgepress.report.result import ORIGINAL, PLAIN_INT8, Quality, Report, Variant
 
-Unit = Literal["ms", "percent", "dB", "bytes", "count"]
+Unit = Literal["ms", "millions", "percent", "dB", "bytes", "count"]
 
 CHOSEN = "edgepress"
 PLAIN = "plain int8"
@@ -28,7 +30,7 @@ class Row:
         unit: of the values.
         values: by column; None where it was not measured.
         change: a factor of 1 or more, or points; None if nothing can be said.
-        word: what the change is: ``faster``, ``smaller``, ``points``, ``no difference``, ``same`` ...
+        word: what the change is: ``faster``, ``fewer``, ``smaller``, ``points``, ``no difference``, ``same`` ...
         low: lower end of the 95 % interval of the change; None for facts that are exact.
         high: upper end of it.
     """
@@ -55,9 +57,11 @@ def columns(report: Report) -> dict[str, Variant]:
 
 
 def rows(report: Report) -> tuple[Row, ...]:
-    """Every row of the report: latencies, quality, file, MACs, parameters."""
+    """Every row of the report: costs, quality, file, MACs, parameters."""
     shown = columns(report)
-    found = [_latency(shown, threads) for threads in sorted(report.original.latency)]
+    found = [_latency(shown, threads, report.level) for threads in sorted(report.original.latency)]
+    if report.original.analytic is not None:
+        found.append(_analytic(shown))
     quality = report.taken.quality
     if quality is not None:
         found.append(_quality(shown, quality))
@@ -68,13 +72,14 @@ def rows(report: Report) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def speed(ratio: Ratio) -> tuple[str, float, float, float]:
-    """A ratio in words: faster, slower or no difference, and median, low and high of that factor.
+def speed(ratio: Ratio, level: Level = "measured") -> tuple[str, float, float, float]:
+    """A ratio in words: faster (of what is no time: fewer), slower (more) or no difference; and median, low and high.
 
     Without a difference the factor is that of the speed-up, so its interval lies around 1.
     """
-    word = "no difference" if numbers.factor(max(ratio.median, 1 / ratio.median)) == "1.00×" else ratio.noise
-    if word == "slower":
+    noise = "no difference" if numbers.factor(max(ratio.median, 1 / ratio.median)) == "1.00×" else ratio.noise
+    word = WORDS[level].change(noise)
+    if noise == "slower":
         return word, ratio.median, ratio.low, ratio.high
     return word, 1 / ratio.median, 1 / ratio.high, 1 / ratio.low
 
@@ -87,14 +92,24 @@ def change(before: float, after: float, words: tuple[str, str]) -> tuple[str, fl
     return words[before < after], found
 
 
-def _latency(shown: Mapping[str, Variant], threads: int) -> Row:
-    key, label = f"latency_{threads}", f"time, {threads} thread{'s' * (threads > 1)}"
+def _latency(shown: Mapping[str, Variant], threads: int, level: Level) -> Row:
     values = {name: v.latency[threads].p50 if threads in v.latency else None for name, v in shown.items()}
     ratio = shown[CHOSEN].ratio.get(threads) if CHOSEN in shown else None
+    if level != "measured":  # a count has no interval
+        word, median, _, _ = ("", None, None, None) if ratio is None else speed(ratio, level)
+        return Row(WORDS[level].noun, f"{WORDS[level].noun}, {WORDS[level].how}", "millions", values, median, word)
+    key, label = f"latency_{threads}", f"time, {threads} thread{'s' * (threads > 1)}"
     if ratio is None:
         return Row(key, label, "ms", values, None, "")
     word, median, low, high = speed(ratio)
     return Row(key, label, "ms", values, median, word, low, high)
+
+
+def _analytic(shown: Mapping[str, Variant]) -> Row:
+    """Instructions that multiply-adds take at the least, where nothing was taken on a machine of the target's kind."""
+    words = WORDS["analytic"]
+    label = f"{words.noun}, {words.how}"
+    return _factor(words.noun, label, "millions", shown, lambda v: v.analytic, (words.less, words.more))
 
 
 def _quality(shown: Mapping[str, Variant], quality: Quality) -> Row:
@@ -125,7 +140,7 @@ def _factor(
     label: str,
     unit: Unit,
     shown: Mapping[str, Variant],
-    value: Callable[[Variant], int | None],
+    value: Callable[[Variant], float | None],
     words: tuple[str, str],
 ) -> Row:
     values: dict[str, float | None] = {name: value(variant) for name, variant in shown.items()}

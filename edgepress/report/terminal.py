@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from edgepress.devices import Level
 from edgepress.errors import Refusal
 from edgepress.report import layout, numbers
+from edgepress.report.costs import MILLION, WORDS, amount
 from edgepress.report.result import LayerRow, Report, Variant
 from edgepress.report.rows import CHOSEN, Row, columns, rows
 from edgepress.report.verdict import MARKS, limit_line
@@ -19,6 +21,7 @@ SHORT = 4
 _STYLES = {"within": "green", "probably within": "yellow", "over": "red"}
 _CELLS = {
     "ms": numbers.time,
+    "millions": lambda value: numbers.count(value * MILLION),
     "percent": numbers.percent,
     "dB": numbers.decibel,
     "bytes": numbers.size,
@@ -57,7 +60,7 @@ def change_text(row: Row) -> str:
 def interval_text(row: Row) -> str:
     """The interval of a row; sizes are exact."""
     if row.low is None or row.high is None:
-        return "exact" if row.unit in ("bytes", "count") else numbers.DASH
+        return "exact" if row.unit in ("bytes", "count", "millions") else numbers.DASH
     decimals = 1 if row.unit == "dB" else 2
     return f"{numbers.fixed(row.low, decimals)} – {numbers.fixed(row.high, decimals)}"
 
@@ -106,7 +109,8 @@ def _reference(report: Report) -> list[str]:
     ratios = report.taken.ratio.values()
     other = {ratio.reference for ratio in ratios} - {report.original.name}
     labels = [variant.label for name in sorted(other) if (variant := report.variant(name)) is not None]
-    return [f"times are compared with the {label} model." for label in labels]
+    nouns = {"time": "times"}.get(noun := WORDS[report.level].noun, noun)
+    return [f"{nouns} are compared with the {label} model." for label in labels]
 
 
 def kept_float(layers: Sequence[LayerRow]) -> list[Refusal]:
@@ -147,12 +151,13 @@ def _ending(report: Report, console: Console) -> None:
 
 
 def _everything(report: Report, console: Console) -> None:
-    headings = ["variant", "file", "latency", "quality", "verdict"]
-    variants = [_variant_cells(variant) for variant in report.variants]
+    noun = WORDS[report.level].noun
+    headings = ["variant", "file", "latency" if noun == "time" else noun, "quality", "verdict"]
+    variants = [_variant_cells(variant, report.level) for variant in report.variants]
     layout.show(console, layout.table(console, headings, variants, prose=True))
     pruned = [_pruned_cells(variant) for variant in report.variants if variant.pruning is not None]
     if pruned:
-        headings = ["pruned", "error", "predicted", "file", "predicted", "time", "predicted"]
+        headings = ["pruned", "error", "predicted", "file", "predicted", noun, "predicted"]
         layout.show(console, layout.table(console, headings, pruned))
     if report.layers:
         headings = ["layer", "op", "width", "runs as", "reason"]
@@ -176,13 +181,14 @@ def _stored_cells(row: LayerRow) -> list[str]:
     return [row.node, bits, cell(row.file_bytes, "bytes"), share, cell(row.sqnr_db, "dB"), scales]
 
 
-def _variant_cells(variant: Variant) -> list[str]:
+def _variant_cells(variant: Variant, level: Level) -> list[str]:
     threads = min(variant.latency, default=None)
     took = None if threads is None else variant.latency[threads].p50
     quality = variant.quality
     unit = "dB" if quality is not None and quality.measure == "sqnr" else "percent"
     after = None if quality is None else quality.after
-    return [variant.name, cell(variant.file_bytes, "bytes"), cell(took, "ms"), cell(after, unit), variant.verdict]
+    cost = numbers.DASH if took is None else amount(took, level)
+    return [variant.name, cell(variant.file_bytes, "bytes"), cost, cell(after, unit), variant.verdict]
 
 
 def _pruned_cells(variant: Variant) -> list[str]:
@@ -200,7 +206,7 @@ def _pruned_cells(variant: Variant) -> list[str]:
 
 
 def pairs(report: Report) -> list[tuple[str, str]]:
-    """The report as keys and values for a pipe: ASCII numbers without units (times in ms, sizes in bytes)."""
+    """The report as keys and values for a pipe: ASCII numbers without units (ms, bytes, millions of instructions)."""
     quality = report.taken.quality
     found = [("verdict", report.verdict), ("chosen", report.chosen), ("state", quality.state if quality else "")]
     for row in rows(report):
@@ -213,7 +219,7 @@ def pairs(report: Report) -> list[tuple[str, str]]:
 
 
 def _row_pairs(row: Row) -> list[tuple[str, str]]:
-    unit = {"ms": "_ms", "bytes": "_bytes", "percent": "_percent", "dB": "_db", "count": ""}[row.unit]
+    unit = {"percent": "_percent", "dB": "_db", "count": ""}.get(row.unit, f"_{row.unit}")
     values: Mapping[str, float | None] = row.values
     found = [(f"{row.key}{unit}.{name.replace(' ', '_')}", numbers.raw(value)) for name, value in values.items()]
     if row.change is not None:

@@ -7,19 +7,30 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgepress.devices import Level
 from edgepress.report import numbers
+from edgepress.report.costs import WORDS, device_name
 from edgepress.report.result import CLEANED, Quality, Variant
 from edgepress.report.rows import change, speed
 
 Outcome = Literal["written", "dry run", "missed"]
 
 FASTEST = "Nothing was faster within your limit"
+FEWEST = "Nothing needed fewer instructions within your limit"
 UNTIMED = "Nothing was smaller within your limit"
 NOTHING = f"{FASTEST}: the cleaned fp32 model was written."
 MARKS = {"within": "✓", "probably within": "≈", "over": "✗"}
 
 
-def sentence(original: Variant, chosen: Variant, *, outcome: Outcome = "written", why: str = FASTEST) -> str:
+def sentence(
+    original: Variant,
+    chosen: Variant,
+    *,
+    outcome: Outcome = "written",
+    why: str = FASTEST,
+    level: Level = "measured",
+    device: str | None = None,
+) -> str:
     """One sentence on the chosen variant against the original.
 
     Args:
@@ -27,20 +38,32 @@ def sentence(original: Variant, chosen: Variant, *, outcome: Outcome = "written"
         chosen: the variant that was taken.
         outcome: what became of it; ``missed``: a budget was out of reach and nothing is written.
         why: why only the cleaned model is left, if it is.
+        level: what costs are worth.
+        device: where they were taken; None: on this CPU.
     """
     only_cleaned = chosen.name in (CLEANED, original.name)
     if outcome == "missed":
-        best = "the cleaned fp32 model" if only_cleaned else _found(original, chosen)
+        best = "the cleaned fp32 model" if only_cleaned else _found(original, chosen, level, device)
         return f"The budget was missed, nothing was written; the best found: {best}."
     if only_cleaned:
         return f"{why}: the cleaned fp32 model {'was' if outcome == 'written' else 'would be'} written."
-    text = _found(original, chosen)
+    text = _found(original, chosen, level, device)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _found(original: Variant, chosen: Variant) -> str:
-    here = ["on this CPU"] if chosen.ratio else []
-    return ", ".join((_speed(chosen), _size(original, chosen), _quality(chosen.quality), *here))
+def _found(original: Variant, chosen: Variant, level: Level, device: str | None) -> str:
+    kept = (_size(original, chosen), _quality(chosen.quality))
+    if chosen.ratio and level != "measured":
+        return ", ".join((_need(chosen, level, device), *kept))
+    here = ["on this CPU" if device is None else f"on {device_name(device)}"] if chosen.ratio else []
+    return ", ".join((_speed(chosen), *kept, *here))
+
+
+def _need(chosen: Variant, level: Level, device: str | None) -> str:
+    """The share of instructions, and that it is no time."""
+    share = numbers.short(chosen.ratio[min(chosen.ratio)].median)
+    where = "" if device is None else f", {device_name(device)}"
+    return f"needs {share} of the {WORDS[level].noun} of fp32 ({WORDS[level].how}{where}; no time was taken)"
 
 
 def limit_line(quality: Quality) -> str:

@@ -30,6 +30,7 @@ ARM64_DOTPROD = Target(
     swish_pays=True,
     family="arm64",
     evidence="counted",
+    lanes=(4.0, 16.0),
 )
-ARM64_NODOT = replace(ARM64_DOTPROD, name="arm64-nodot", gemm_floor=524_288)
+ARM64_NODOT = replace(ARM64_DOTPROD, name="arm64-nodot", gemm_floor=524_288, lanes=(4.0, 4.5))
 ARM64 = replace(ARM64_NODOT, name="arm64")

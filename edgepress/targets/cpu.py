@@ -1,4 +1,4 @@
-"""Which target this machine is: by what its kernel and operating system say of the CPU.
+"""Which target a machine is: by what its kernel and operating system say of the CPU, this one's or a device's.
 
 x64 is ``x64-vnni`` with AVX512-VNNI or AVX-VNNI, else ``x64-avx2``. ARM is ``arm64-dotprod`` if the kernel names
 ``asimddp`` (it names only what every core has, little ones included) or if it is a Mac (every Apple silicon one has
@@ -8,6 +8,7 @@ it), ``arm64-nodot`` if the kernel lists other flags, and ``arm64`` if nobody sa
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -18,14 +19,24 @@ DOTPROD = "asimddp"
 
 def detected() -> str:
     """Name of the target that the CPU of this machine is."""
-    if platform.machine().lower() in ARM:
-        return _arm()
-    return "x64-vnni" if cpu_flags() & VNNI else "x64-avx2"
+    return named(platform.machine(), platform.system(), cpu_flags())
 
 
-def _arm() -> str:
-    flags = cpu_flags()
-    if DOTPROD in flags or platform.system() == "Darwin":
+def named(machine: str, system: str, flags: Collection[str]) -> str:
+    """Name of the target that a CPU is.
+
+    Args:
+        machine: type of the machine, ``x86_64`` or ``aarch64``.
+        system: name of its operating system, ``Linux`` or ``Darwin``.
+        flags: instruction sets as the Linux kernel names them; empty where nobody says.
+    """
+    if machine.lower() in ARM:
+        return _arm(system, flags)
+    return "x64-vnni" if VNNI & set(flags) else "x64-avx2"
+
+
+def _arm(system: str, flags: Collection[str]) -> str:
+    if DOTPROD in flags or system == "Darwin":
         return "arm64-dotprod"
     return "arm64-nodot" if flags else "arm64"
 

@@ -61,6 +61,8 @@ class Target:
         family: targets of one family run, and can be timed, on each other's machines.
         evidence: where the numbers come from: ``timed``; ``counted``: instructions under an emulator, an estimate;
             ``stated`` by the makers of a runtime that was not at hand.
+        lanes: multiply-adds of one instruction, in float32 and in int8; None where nothing is known. What is counted by
+            them is the least number of instructions, without loads, stores and all that is no multiply-add.
         artifact: made for another device than a CPU: times on a CPU say nothing about it.
     """
 
@@ -81,6 +83,7 @@ class Target:
     swish_pays: bool = False
     family: str = "x64"
     evidence: Literal["timed", "counted", "stated"] = "stated"
+    lanes: tuple[float, float] | None = None
     artifact: bool = False
 
     def effective_width(self, channels: int) -> float:
