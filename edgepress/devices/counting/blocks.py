@@ -6,7 +6,6 @@ memory; they are added up.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from edgepress.devices.counting.marks import RUNS, check_marks
@@ -14,8 +13,6 @@ from edgepress.errors import DeviceError
 
 FILE = "edgepress-blocks.txt"
 DIGITS = 8
-_LINE = re.compile(rf"(\d+) ((?:[0-9a-f]{{{DIGITS}}})+)")
-
 Blocks = Mapping[str, int]
 """How often each block was executed."""
 
@@ -37,16 +34,22 @@ def runs_in(text: str, models: int) -> list[Blocks]:
     """
     marks: list[int] = []
     runs: list[dict[str, int]] = []
-    for line in text.splitlines():
-        if line.startswith("mark "):
-            marks.append(int(line.split()[1]))
-            runs.append({})
-        elif runs and (found := _LINE.fullmatch(line)):
-            runs[-1][found[2]] = runs[-1].get(found[2], 0) + int(found[1])
-        else:
-            raise DeviceError(
-                "The emulator's counting plugin is of another version: set it up anew by tools/arm/setup.py."
-            )
+    texts: dict[str, str] = {}
+    try:
+        for line in text.splitlines():
+            first, *rest = line.split()
+            if first == "mark":
+                marks.append(int(rest[0]))
+                runs.append({})
+            elif first == "block":
+                texts[rest[0]] = rest[1]
+            else:
+                block = texts[first]
+                runs[-1][block] = runs[-1].get(block, 0) + int(rest[0])
+    except (ValueError, IndexError, KeyError) as error:
+        raise DeviceError(
+            "The emulator's counting plugin is of another version: set it up anew by tools/arm/setup.py."
+        ) from error
     check_marks(marks, models)
     return [min(runs[start : start + RUNS], key=_instructions) for start in range(0, len(runs), RUNS)]
 
