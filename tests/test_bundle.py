@@ -202,6 +202,19 @@ def test_nothing_is_known_of_foreign_operators() -> None:
     assert oldest_release(Model.of(model)) is None
 
 
+def test_what_is_not_sure_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = models.saved(models.integers(), tmp_path / "model.onnx")
+    monkeypatch.setattr("edgepress.targets.detect", lambda: TARGETS["x64-vnni"])
+    assert bundle(path, tmp_path / "b").warnings == ()
+    monkeypatch.setattr("edgepress.targets.detect", lambda: TARGETS["x64-avx2"])
+    monkeypatch.setattr("edgepress.bundle.make.oldest_release", lambda model: None)
+    unknown, saturates = bundle(path, tmp_path / "b").warnings
+    assert "the one that is installed here" in unknown and "saturate" in saturates
+    assert Manifest.load(tmp_path / "b").onnxruntime == ".".join(ort.__version__.split(".")[:2])
+    assert all(f"**{note}**" in (tmp_path / "b/README.md").read_text() for note in (unknown, saturates))
+    assert len(bundle(models.saved(models.linear(), path), tmp_path / "b").warnings) == 1  # floats do not saturate
+
+
 # --- promises -------------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +384,27 @@ def test_places_that_hold_something_else_are_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for output, words in [("mine", "'diary.txt'"), ("file", "is a file"), ("none/b", "does not exist")]:
         fails(models.linear(), tmp_path, OutputError, words, output=tmp_path / output)
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    made(models.linear(), tmp_path).check_files(tmp_path / "b")
+
+
+def test_the_older_bundle_comes_back_if_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(models.linear(), tmp_path)
+    rename = Path.rename
+
+    def stubborn(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stubborn)
+    fails(models.two(), tmp_path, OutputError, "No space left")
+    assert [port.name for port in Manifest.load(tmp_path / "b").inputs] == ["x"]
 
 
 def test_an_older_bundle_is_replaced_but_nothing_besides(tmp_path: Path) -> None:

@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from sshd_tools import Loopback, loopback
 
 from edgepress.bundle import Manifest, bundle, check, verify
 from edgepress.cli import main
-from edgepress.devices import Answer, agent
+from edgepress.devices import Answer, Native, agent
 from edgepress.errors import DeviceError, InputError, ModelError
 from edgepress.report import bundle as page
 from edgepress.report.bundle import Verification
+
+__all__ = ["loopback"]
 
 FILES = ["README.md", "check.py", "edgepress_agent.py", "example.cpp", "example.py", "expected.npz", "job.json",
          "manifest.json", "model.onnx", "vectors.npz", "SHA256SUMS"]  # fmt: skip
@@ -387,6 +390,20 @@ def test_the_bundle_alone_is_enough(two: Path, tmp_path: Path) -> None:
     assert done.returncode == 2  # there is none there
     done = subprocess.run([sys.executable, "-I", str(folder / "check.py")], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- other kinds of devices -----------------------------------------------------------------------------------------
+
+
+def test_a_device_without_python_answers_alike(two: Path, native: Native) -> None:
+    found = verify(two, f"local?runner={native.runner}&library={native.library}")
+    assert found.agrees and [row.differ for row in found.compared] == [0, 0, 0]
+    assert found.machine["onnxruntime"] and "python" not in found.machine
+
+
+def test_a_device_by_ssh_answers_alike(two: Path, loopback: Loopback) -> None:
+    found = verify(two, loopback.spec(python=sys.executable))
+    assert found.agrees and [row.differ for row in found.compared] == [0, 0, 0] and found.level == "measured"
 
 
 # --- an emulated core -----------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ from edgepress.targets import Target
 SOURCE = "edgepress.source_sha256"
 """What edgepress notes in a model it made: the identity of the model it came from, which is in the plan as well."""
 
+INT8_LIMIT = 127
+"""Largest weight that cannot saturate, on CPUs with int8 dot products."""
+
 JOB = {"task": "outputs", "model": MODEL, "feeds": VECTORS, "to": check.ANSWERS, "threads": 1}
 
 
@@ -78,16 +81,17 @@ def bundle(
         answers = vectors.answers(written, loaded, inputs.feeds)
         vectors.save_inputs(folder / VECTORS, inputs.feeds)
         vectors.save_answers(folder / check.EXPECTED, answers)
-        warnings = _converted(loaded, folder, made_for) if ort else ()
+        of_ort = _converted(loaded, folder, made_for) if ort else ()
         _programs(folder)
         manifest = _manifest(model, loaded, folder, inputs, answers, recipe, made_for)
-        for name, text in texts.written(manifest, inputs.feeds[0], warnings).items():
+        notes = _notes(loaded, targets.detect())
+        for name, text in texts.written(manifest, inputs.feeds[0], notes, of_ort).items():
             (folder / name).write_text(text, encoding="utf-8")
         manifest = replace(manifest, files=_entries(folder))
         (folder / check.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         sums = check.sums(str(folder), {name: item.sha256 for name, item in manifest.files.items()})
         (folder / check.SUMS).write_text(sums, encoding="utf-8")
-    return _page(output, manifest, warnings)
+    return _page(output, manifest, (*notes, *of_ort))
 
 
 def _page(output: Path, manifest: Manifest, warnings: tuple[str, ...]) -> Bundled:
@@ -136,6 +140,22 @@ def _converted(loaded: Model, folder: Path, target: Target | None) -> tuple[str,
     ortformat.convert(folder / MODEL, folder, target)
     sizes = [(folder / name).stat().st_size for name in (MODEL, ortformat.NAME)]
     return ortformat.warnings(loaded, target, *sizes)
+
+
+def _notes(loaded: Model, here: Target) -> tuple[str, ...]:
+    """What is not sure about the manifest and the expected outputs."""
+    found = []
+    if oldest_release(loaded) is None:
+        found.append(
+            "Nothing is known of the history of some operators of this model, so the oldest onnxruntime is taken to be "
+            "the one that is installed here."
+        )
+    if here.weight_limit < INT8_LIMIT and any("QuantizeLinear" in node.op for node in loaded.nodes):
+        found.append(
+            "This CPU has no int8 dot products: sums of weights beyond 64 saturate on it, and the expected outputs then "
+            "are not those of other CPUs. Make the bundle on one that has them."
+        )
+    return tuple(found)
 
 
 def _programs(folder: Path) -> None:
@@ -198,10 +218,10 @@ def _beside(output: Path, model: Path) -> Iterator[Path]:
             place.rename(old)
         temporary.rename(place)
     except OSError as error:
-        if old.exists() and not place.exists():
-            old.rename(place)
         raise OutputError(f"Cannot write {output}: {error.strerror}; choose another folder with -o.") from error
     finally:
+        if old.exists() and not place.exists():  # interrupted in between
+            old.rename(place)
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -41,18 +41,19 @@ WHAT = {
 Feed = Mapping[str, np.ndarray]
 
 
-def written(manifest: Manifest, feed: Feed, warnings: Sequence[str]) -> dict[str, str]:
+def written(manifest: Manifest, feed: Feed, notes: Sequence[str], of_ort: Sequence[str]) -> dict[str, str]:
     """The texts by file name.
 
     Args:
         manifest: what they speak of; its files are those that are there beside the texts.
         feed: the first test vector, for the sizes.
-        warnings: what to know of the .ort file.
+        notes: what is not sure about the expected outputs.
+        of_ort: what to know of the .ort file.
     """
     return {
         PYTHON: _filled("example.py", _python(manifest)),
         CPP: _filled("example.cpp", _cpp(manifest, feed)),
-        README: _filled("README.md", _readme(manifest, feed, warnings)),
+        README: _filled("README.md", _readme(manifest, feed, notes, of_ort)),
     }
 
 
@@ -135,7 +136,7 @@ def _swift(manifest: Manifest, feed: Feed) -> str:
     return _filled("swift", values).rstrip()
 
 
-def _readme(manifest: Manifest, feed: Feed, warnings: Sequence[str]) -> dict[str, str]:
+def _readme(manifest: Manifest, feed: Feed, notes: Sequence[str], of_ort: Sequence[str]) -> dict[str, str]:
     models = [name for name in manifest.files if name.startswith("model.onnx")]
     listed = [*manifest.files, PYTHON, CPP, README, check.MANIFEST, check.SUMS]
     promised = zip(manifest.outputs, manifest.promises, strict=True)
@@ -151,13 +152,14 @@ def _readme(manifest: Manifest, feed: Feed, warnings: Sequence[str]) -> dict[str
         "DATA": f"Test vectors: {manifest.samples}. {manifest.data}",
         "RECIPE": _recipe(manifest),
         "COMPUTED": "{cpu} (`{target}`) by onnxruntime {onnxruntime}".format(**manifest.computed_on),
+        "NOTES": "".join(f"\n**{note}**\n" for note in notes),
         "WHY": "\n".join(f"- {literals.code(item.output)}: {item.why}." for item in manifest.promises),
         "FILES": "\n".join(f"| `{name}` | {WHAT[name]} |" for name in listed),
         "MODEL": manifest.model,
         "PUSHED": " ".join(models),
         "KOTLIN": _kotlin(manifest, feed),
         "SWIFT": _swift(manifest, feed),
-        "ORT_SECTION": _ort(manifest, warnings),
+        "ORT_SECTION": _ort(manifest, of_ort),
     }
 
 
@@ -171,10 +173,10 @@ def _promised(item: Promise) -> str:
     return f"{item.rule}, {allowance(item)}" if item.rule == "close" else item.rule
 
 
-def _ort(manifest: Manifest, warnings: Sequence[str]) -> str:
+def _ort(manifest: Manifest, of_ort: Sequence[str]) -> str:
     if manifest.ort is None:
         return ""
-    listed = "\n".join(f"- {warning}" for warning in warnings)
+    listed = "\n".join(f"- {warning}" for warning in of_ort)
     return (
         f"\n## The .ort file\n\n`{manifest.ort}` is the model for minimal builds of onnxruntime; `{ortformat.CONFIG}` "
         f"is for `--include_ops_by_config` of such a build. `python3 check.py --model {manifest.ort}` checks it.\n\n"
