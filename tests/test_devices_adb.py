@@ -6,57 +6,18 @@ The device is a folder of this machine, its shell is this machine's, and so is t
 from __future__ import annotations
 
 import io
-import json
-import shlex
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from runner_tools import HOME, Phone, put_on_path
 
 from edgepress.devices import Agent, Native, open_device
 from edgepress.devices.adb import STATES, Adb
 from edgepress.errors import DeviceError, ModelError
-
-HOME = "data/local/tmp"
-
-
-@dataclass(frozen=True)
-class Phone:
-    """The stand-in: where its files lie, and the spec that names it."""
-
-    root: Path
-    native: Native
-
-    @property
-    def settings(self) -> str:
-        return f"runner={quote(str(self.native.runner))}&library={quote(str(self.native.library))}"
-
-    @property
-    def spec(self) -> str:
-        return f"adb://?{self.settings}"
-
-    def log(self) -> list[list[str]]:
-        """What adb was called with."""
-        return [json.loads(line) for line in (self.root / "log").read_text().splitlines()]
-
-    def files(self) -> list[str]:
-        return sorted(path.name for path in (self.root / HOME).rglob("*") if path.is_file())
-
-
-def put_on_path(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have ``adb`` be the stand-in."""
-    program = folder / "adb"
-    words = shlex.join([sys.executable, "-IS", str(Path(__file__).with_name("adb_stand_in.py"))])
-    program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.setenv("STAND_IN_ROOT", str(root))
-    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
 
 
 @pytest.fixture

@@ -122,16 +122,18 @@ static void profile(void) {
     putchar(']');
 }
 
-/* One run of each between two marks: a file that is not open is closed, which an emulator sees. */
+/* Runs of each, every one between two marks: a file that is not open is closed, which an emulator sees. */
 static void count(void) {
     enum { BEGIN = 99 };
     for (size_t i = 0; i < job.count; i++) {
         Sample sample = read_feeds(job.entries[i].feeds).samples[0];
         Model model = opened(job.entries[i].path, 1);
         for (int k = 0; k < job.warmup; k++) run(&model, &sample);
-        close(job.mark + BEGIN);
-        run(&model, &sample);
-        close(job.mark + (int)(i % BEGIN));
+        for (int k = 0; k < job.runs; k++) {
+            close(job.mark + BEGIN);
+            run(&model, &sample);
+            close(job.mark + (int)(i % BEGIN));
+        }
         ReleaseSession(model.session);
     }
 }

@@ -16,9 +16,9 @@ typedef struct {
 static struct {
     char *library, *task, *to, *cpus;
     int threads, reference, min_rounds, rounds, warmup, runs;
-    int min_runs, max_runs, most_runs, overtime, fewest_rounds, fewest_openings, fewest_group_rounds, canary_visits;
+    int min_runs, max_runs, most_runs, fewest_rounds, fewest_openings, fewest_group_rounds, canary_visits;
     int jitter, mark;
-    double seconds, visit_ms, slow_ms, alike, max_temp_c, cooling_s, cooling_limit_s;
+    double seconds, overtime, visit_ms, slow_ms, alike, max_temp_c, cooling_s, cooling_limit_s;
     uint64_t random;
     size_t count;
     Entry *entries;
@@ -34,9 +34,9 @@ static const struct {
 } KEYS[] = {
     TEXT(library), TEXT(task), TEXT(to), TEXT(cpus),
     WHOLE(threads), WHOLE(reference), WHOLE(min_rounds), WHOLE(rounds), WHOLE(warmup), WHOLE(runs),
-    WHOLE(min_runs), WHOLE(max_runs), WHOLE(most_runs), WHOLE(overtime), WHOLE(fewest_rounds), WHOLE(fewest_openings),
+    WHOLE(min_runs), WHOLE(max_runs), WHOLE(most_runs), WHOLE(fewest_rounds), WHOLE(fewest_openings),
     WHOLE(fewest_group_rounds), WHOLE(canary_visits), WHOLE(jitter), WHOLE(mark),
-    DECIMAL(seconds), DECIMAL(visit_ms), DECIMAL(slow_ms), DECIMAL(alike), DECIMAL(max_temp_c), DECIMAL(cooling_s),
+    DECIMAL(seconds), DECIMAL(overtime), DECIMAL(visit_ms), DECIMAL(slow_ms), DECIMAL(alike), DECIMAL(max_temp_c), DECIMAL(cooling_s),
     DECIMAL(cooling_limit_s),
 };
 

@@ -41,8 +41,20 @@ _CONSTANTS = {
     "cooling_limit_s": agent.COOLING_LIMIT_S,
     "mark": agent.MARK,
     "warmup": 2,
+    "runs": 1,
 }
-_SETTINGS = ("threads", "seed", "seconds", "min_rounds", "max_temp_c", "visit_ms", "rounds", "warmup", "runs")
+_SETTINGS = (
+    "threads",
+    "seed",
+    "seconds",
+    "min_rounds",
+    "overtime",
+    "max_temp_c",
+    "visit_ms",
+    "rounds",
+    "warmup",
+    "runs",
+)
 
 
 def said(job: Job, library: str) -> bytes:
