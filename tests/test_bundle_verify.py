@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from sshd_tools import Loopback, loopback
 
-from edgepress.bundle import Manifest, bundle, check, verify
+from edgepress.bundle import Manifest, bundle, check, vectors, verify
 from edgepress.cli import main
 from edgepress.devices import Answer, Native, agent
 from edgepress.errors import DeviceError, InputError, ModelError
@@ -370,6 +370,8 @@ def test_the_result_reads_back_and_is_printed(two: Path, here: Callable[..., Her
 
 
 def test_from_the_command_line_to_the_command_line(digits_model: Path, digits_npz: Path, tmp_path: Path) -> None:
+    (option,) = (item for item in main.commands["bundle"].params if item.name == "samples")
+    assert option.default == vectors.SAMPLES
     words = ["bundle", str(digits_model), "-o", str(tmp_path / "b"), "--data", str(digits_npz), "--samples", "3"]
     done = CliRunner().invoke(main, [*words, "--json"])
     assert done.exit_code == 0, done.stderr

@@ -152,8 +152,8 @@ def _notes(loaded: Model, here: Target) -> tuple[str, ...]:
         )
     if here.weight_limit < INT8_LIMIT and any("QuantizeLinear" in node.op for node in loaded.nodes):
         found.append(
-            "This CPU has no int8 dot products: sums of weights beyond 64 saturate on it, and the expected outputs then "
-            "are not those of other CPUs. Make the bundle on one that has them."
+            "This CPU has no int8 dot products: sums of weights beyond 64 saturate on it, and the expected outputs "
+            "then are not those of other CPUs. Make the bundle on one that has them."
         )
     return tuple(found)
 

@@ -49,7 +49,9 @@ def promises(path: Path, model: Model, answers: Sequence[np.ndarray]) -> tuple[P
 def _promise(name: str, answer: np.ndarray, graph: Graph | None) -> Promise:
     inexact = {"the model": 1} if graph is None else graph.inexact(name)
     if not inexact:
-        return Promise(name, "exact", 0.0, 0.0, "all it depends on is integer, whose sums are exact on every CPU")
+        return Promise(
+            name, "exact", 0.0, 0.0, "nothing behind it computes in float, and integer sums are exact on every CPU"
+        )
     why = _why(inexact) if graph else "what onnxruntime makes of this model could not be looked into"
     if answer.dtype.kind in "biu" and str(answer.dtype) not in _SMALL:
         return Promise(name, "equal", 0.0, 0.0, f"whole numbers, though {why}: near a tie a CPU may decide otherwise")
