@@ -18,8 +18,9 @@ import numpy as np
 
 from edgepress import runtime
 from edgepress.bench import Timing, inspect
+from edgepress.bench.counted import Estimated
 from edgepress.bench.here import Here
-from edgepress.bench.meter import meter_on
+from edgepress.bench.meter import Meter, meter_on
 from edgepress.bench.timing import Limits
 from edgepress.devices import Agent, open_device
 from edgepress.errors import InputError, ModelError
@@ -39,6 +40,8 @@ PATIENCE_S = 86_400.0
 
 NO_CLOCK = "An emulated core tells no times: counts are no latency, and there is no profile and no memory of it."
 
+ESTIMATE = "Cycles are an estimate by {}: no real core was compared with it, and only ratios mean something."
+
 Feed = Mapping[str, np.ndarray]
 
 
@@ -54,6 +57,7 @@ class How:
         seed: of the order of visits and of the bootstrap.
         max_temp_c: wait while the device is hotter; None does not look.
         profile: also say where the time goes.
+        cycles: estimate cycles on an emulated core, in place of counting instructions.
     """
 
     device: str | None = None
@@ -63,6 +67,7 @@ class How:
     seed: int = 0
     max_temp_c: float | None = None
     profile: bool = False
+    cycles: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -114,7 +119,9 @@ class _Found:
     @classmethod
     def of(cls, agent: Agent, models: Mapping[str, Model], feeds: Sequence[Feed], how: How) -> _Found:
         data, (first, *_) = {name: model.data for name, model in models.items()}, models
-        meter = Here(how.limits) if how.device is None else meter_on(agent, how.limits)
+        meter: Meter = meter_on(agent, how.limits, cycles=how.cycles)
+        if how.device is None:
+            meter = Here(how.limits)
         timing = meter.compare(
             data,
             feeds,
@@ -126,7 +133,8 @@ class _Found:
         )
         operators = inspect.operators(agent, data, how.threads)
         if meter.level != "measured":
-            return cls(timing, operators, {}, {}, (NO_CLOCK,))
+            estimate = [ESTIMATE.format(meter.simulator)] if isinstance(meter, Estimated) else []
+            return cls(timing, operators, {}, {}, (NO_CLOCK, *estimate))
         memory = inspect.memory(agent, data, feeds[0], how.threads)
         profiles = inspect.profiles(agent, data, feeds[0], how.threads) if how.profile else {}
         return cls(timing, operators, memory, profiles, ())

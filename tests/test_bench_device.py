@@ -136,6 +136,37 @@ def test_counting_takes_one_thread() -> None:
         counted.Counted(host).compare({"a": b""}, [FEED], threads=2, reference="a")
 
 
+@pytest.mark.parametrize(("cycles", "level"), [(False, "counted"), (True, "cycles")])
+def test_costs_of_an_emulated_core_come_in_the_order_of_the_models(
+    cycles: bool, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        counted, "counts_each", lambda host, models: [SimpleNamespace(total=1e6 * len(model)) for model, _ in models]
+    )
+    monkeypatch.setattr(
+        counted,
+        "cycles_each",
+        lambda host, models: [SimpleNamespace(cycles=2e6 * len(model), model="llvm-mca, a57") for model, _ in models],
+    )
+    monkeypatch.setattr(counted.Counted, "machine", lambda self: MACHINE)
+    device: Any = SimpleNamespace(level="counted", spec="emulated://cortex-a72")
+    found = meter.meter_on(Agent(device), cycles=cycles)
+    unit = 2.0 if cycles else 1.0
+    first, second = found.best([[(b"abc", FEED), (b"ab", FEED)], [(b"a", FEED)]])
+    assert first.tolist() == [3 * unit, 2 * unit] and second.tolist() == [unit]
+    timing = found.compare({"a": b"aaaa", "b": b"bb"}, [FEED], reference="a")
+    assert [latency.p50 for latency in timing.latencies] == [4 * unit, 2 * unit] and timing.level == level
+    assert timing.ratios[0].median == pytest.approx(0.5) and found.level == level
+    assert not cycles or getattr(found, "simulator", "") == "llvm-mca, a57"
+
+
+def test_cycles_of_what_has_a_clock_are_refused(local: Agent) -> None:
+    with pytest.raises(DeviceError, match="local has a clock"):
+        meter.meter_on(local, cycles=True)
+    with pytest.raises(DeviceError, match="emulated cores only"), meter.meter_of(None, cycles=True):
+        pass
+
+
 # --- operators after fusion -------------------------------------------------------------------------------------------
 
 
@@ -303,7 +334,8 @@ def test_a_count_never_looks_like_a_time() -> None:
     text = page(made("counted", notes=(NO_CLOCK,)))
     assert "b.onnx needs 2.00× fewer instructions than a.onnx (counted: this is no time)." in " ".join(text.split())
     table = text.split("operator")[0]
-    assert "M instructions" in table and "ms" not in table.replace("M instructions", "") and "faster" not in text
+    assert "M instructions (counted)" in table and " ms" not in table and "µs" not in table and "faster" not in text
+    assert "M cycles (estimated)" in page(made("cycles"))
     found = dict(benchmark.pairs(made("counted")))
     assert (
         found["b.onnx.m_instructions"] == "0.2" and found["b.onnx.finding"] == "fewer" and found["level"] == "counted"
@@ -404,7 +436,7 @@ def test_an_emulated_core_tells_no_times(models: Path, monkeypatch: pytest.Monke
             return counted.exact(costs, reference, "counted", MACHINE)
 
     monkeypatch.setattr(whole, "open_device", lambda spec: Emulated())
-    monkeypatch.setattr(whole, "meter_on", lambda agent, limits: Meter())
+    monkeypatch.setattr(whole, "meter_on", lambda agent, limits, cycles: Meter())
     monkeypatch.setattr(inspect, "operators", lambda agent, data, threads: {name: {"MatMul": 1} for name in data})
     found = whole.bench_files([Path("a.onnx"), Path("b.onnx")], how=How("emulated://cortex-a72", profile=True))
     assert asked == ["closed"] and NO_CLOCK in found.notes

@@ -1,7 +1,7 @@
-"""Counted: instructions on an emulated core as a meter, for where there is no device. They are no times.
+"""Counted: instructions on an emulated core as a meter, or cycles estimated from them, for where there is no device.
 
-A count is nearly the same every time (:mod:`edgepress.devices.counting`): it has no quantiles, its ratio no interval,
-and what differs by more than ``MARGIN`` differs.
+They are no times. A count is nearly the same every time (:mod:`edgepress.devices.counting`): it has no quantiles, its
+ratio no interval, and what differs by more than ``MARGIN`` differs. So it is with what is computed from counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from edgepress.bench.statistics import Latency, Ratio
 from edgepress.bench.summary import Timing
 from edgepress.bench.timing import check
 from edgepress.devices import Agent, Level
-from edgepress.devices.counting import counts, counts_each
+from edgepress.devices.counting import counts_each
+from edgepress.devices.counting.cycles import cycles_each
 from edgepress.errors import InputError
 
 MARGIN = 0.001
@@ -69,21 +70,40 @@ class Counted:
         check(models, feeds, reference, threads, seconds, min_rounds)
         if threads != 1:
             raise InputError("Instructions are counted in one thread: ask for 1 thread.")
-        found = {name: one.total / MILLION for name, one in counts(self.agent, models, feeds[0]).items()}
-        return exact(found, reference, self.level, self.machine())
+        found = self._costs([(model, feeds[0]) for model in models.values()])
+        costs = {name: float(cost) for name, cost in zip(models, found, strict=True)}
+        return exact(costs, reference, self.level, self.machine())
 
     def best(
         self, groups: Sequence[Sequence[Small]], *, threads: int = 1, seconds: float = 1.0, seed: int = 0
     ) -> list[np.ndarray]:
-        """Millions of instructions of every model, per group float64 [models]; all are counted in one process.
+        """Millions of every model, per group float64 [models]; all are counted in one process.
 
         Raises:
             DeviceError: this is no emulated core, or it fails.
             ModelError: onnxruntime there cannot load or run one of them.
         """
-        found = counts_each(self.agent, [small for group in groups for small in group])
-        totals = np.array([one.total for one in found]) / MILLION
-        return np.split(totals, np.cumsum([len(group) for group in groups])[:-1])
+        found = self._costs([small for group in groups for small in group])
+        return np.split(found, np.cumsum([len(group) for group in groups])[:-1])
+
+    def _costs(self, models: Sequence[Small]) -> np.ndarray:
+        return np.array([one.total for one in counts_each(self.agent, models)]) / MILLION
+
+
+class Estimated(Counted):
+    """Millions of cycles of one run, estimated; ``simulator`` says by which model of a core."""
+
+    level: Level = "cycles"
+
+    def __init__(self, agent: Agent) -> None:
+        """Use the agent of an emulated core."""
+        super().__init__(agent)
+        self.simulator = ""
+
+    def _costs(self, models: Sequence[Small]) -> np.ndarray:
+        found = cycles_each(self.agent, models)
+        self.simulator = found[0].model
+        return np.array([one.cycles for one in found]) / MILLION
 
 
 def exact(costs: Mapping[str, float], reference: str, level: Level, machine: Machine) -> Timing:

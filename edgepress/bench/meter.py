@@ -18,6 +18,7 @@ from edgepress.bench.remote import Remote
 from edgepress.bench.summary import Timing
 from edgepress.bench.timing import NONE, Limits
 from edgepress.devices import Agent, Level, open_device
+from edgepress.errors import DeviceError
 
 Feed = Mapping[str, np.ndarray]
 Small = tuple[bytes, Feed]
@@ -68,27 +69,38 @@ class Meter(Protocol):
 
 
 @contextmanager
-def meter_of(device: str | None, limits: Limits = NONE) -> Iterator[Meter]:
+def meter_of(device: str | None, limits: Limits = NONE, *, cycles: bool = False) -> Iterator[Meter]:
     """The meter of a device; None is this process.
 
     Args:
         device: its spec.
         limits: of comparisons.
+        cycles: estimate cycles on an emulated core, in place of counting instructions.
 
     Raises:
         DeviceError: the spec names no device, or one that cannot be had here.
     """
     if device is None:
+        if cycles:
+            raise DeviceError(
+                "Cycles are estimated on emulated cores only: name one by --device emulated://cortex-a72."
+            )
         yield Here(limits)
         return
     with open_device(device) as opened:
-        yield meter_on(Agent(opened), limits)
+        yield meter_on(Agent(opened), limits, cycles=cycles)
 
 
-def meter_on(agent: Agent, limits: Limits = NONE) -> Meter:
-    """The meter of a device that is open: its clock, or instructions where its time means nothing."""
+def meter_on(agent: Agent, limits: Limits = NONE, *, cycles: bool = False) -> Meter:
+    """The meter of a device that is open: its clock; where its time means nothing, instructions or cycles.
+
+    Raises:
+        DeviceError: cycles of a real device, which has a clock.
+    """
+    if cycles and agent.device.level == "measured":
+        raise DeviceError(f"{agent.device.spec} has a clock: cycles are estimated on emulated cores only.")
     if agent.device.level == "measured":
         return Remote(agent, limits)
-    from edgepress.bench.counted import Counted  # few need the emulator
+    from edgepress.bench.counted import Counted, Estimated  # few need the emulator
 
-    return Counted(agent)
+    return Estimated(agent) if cycles else Counted(agent)

@@ -6,7 +6,6 @@ here. Only ORT_ENABLE_ALL is timed, and threads do not spin: those of one model 
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,7 +66,7 @@ def compare(
     """
     check(models, feeds, reference, threads, seconds, min_rounds)
     about, before = agent.machine(), agent.health()
-    with failures_as_errors(), _no_garbage_collection():
+    with failures_as_errors():
         race = agent.compared(
             models, reference, feeds, threads, seconds, min_rounds, seed, limits.max_temp_c, limits.overtime
         )
@@ -98,16 +97,3 @@ def failures_as_errors() -> Iterator[None]:
     except agent.Failure as error:
         kind = ModelError if error.code == agent.MODEL_FAILED else DeviceError
         raise kind(str(error)) from error
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A collection inside a visit would be charged to whichever model is running."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -23,6 +23,7 @@ from edgepress.cli.printing import show
     click.option("--seed", default=0, show_default=True, help="Seed of the order of turns."),
     click.option("--max-temp", "max_temp_c", type=float, metavar="C", help="Wait while the device is hotter."),
     click.option("--profile", is_flag=True, help="Also show where the time goes."),
+    click.option("--cycles", is_flag=True, help="Estimate cycles on an emulated core, in place of instructions."),
     JSON,
     DEBUG,
 )

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import gc
 import glob
 import json
 import math
@@ -379,7 +380,9 @@ def compared(
     Racer(models[reference], threads).open(feeds[0])  # pays for starting onnxruntime
     racers = {name: Racer(source, threads) for name, source in models.items()}
     twin, others = Racer(models[reference], threads), [racers[name] for name in models if name != reference]
-    openings = take_turns([racers[reference], *others, twin], feeds, seconds, min_rounds, seed, max_temp_c, overtime)
+    order = [racers[reference], *others, twin]
+    with no_garbage_collection():
+        openings = take_turns(order, feeds, seconds, min_rounds, seed, max_temp_c, overtime)
     return {
         "rounds": sum(openings),
         "openings": openings,
@@ -387,6 +390,19 @@ def compared(
         "models": {name: _row(racer) for name, racer in racers.items()},
         "twin": _row(twin),
     }
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """A collection inside a visit would be charged to whichever model is running."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _row(racer: Racer) -> Report:

@@ -23,7 +23,8 @@ def render(benchmark: Benchmark, console: Console) -> None:
     if timing.ratios:
         console.print()
     cells = _times if timing.level == "measured" else _costs
-    headings = _TIMED if timing.level == "measured" else ("model", f"M {WORDS[timing.level].noun}", "against first")
+    words = WORDS[timing.level]
+    headings = _TIMED if timing.level == "measured" else ("model", f"M {words.noun} ({words.how})", "against first")
     body = [cells(benchmark, model) for model in benchmark.models]
     layout.show(console, layout.table(console, headings, body))
     profile.render(benchmark.models, console)
