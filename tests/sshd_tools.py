@@ -7,6 +7,7 @@ which is made.)
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib.util
 import os
@@ -65,6 +66,17 @@ def processes(word: str) -> list[int]:
     return found
 
 
+def running(program: str, folder: Path) -> list[int]:
+    """Processes of a program in a folder below this one."""
+    found = []
+    for pid in processes(str(folder)):
+        with contextlib.suppress(OSError):
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+            if name == program and os.readlink(f"/proc/{pid}/cwd").startswith(str(folder)):
+                found.append(pid)
+    return found
+
+
 def children(pid: int) -> list[int]:
     """Processes below one, by /proc."""
     parents: dict[int, int] = {}
@@ -99,17 +111,35 @@ class Loopback:
         query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in named.items())
         return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}?{query}"
 
+    @contextlib.contextmanager
+    def user(self, command: str) -> Iterator[str]:
+        """A key of somebody for whom the server runs this instead; the name of the key."""
+        name, who = "other", self.folder / "authorized"
+        if not (self.folder / name).exists():
+            make_key(self.folder / name)
+        before = who.read_text()
+        public = (self.folder / f"{name}.pub").read_text()
+        who.write_text(f'{before}command="{command}" {public}')
+        yield name
+        who.write_text(before)
+
     def cut(self) -> None:
         """Kill the processes that serve connections, as if the network or the device's sshd went away."""
         for pid in children(self.server.pid):
-            if Path(f"/proc/{pid}/comm").read_text().startswith("sshd"):
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # gone with the one before
+                if Path(f"/proc/{pid}/comm").read_text().startswith("sshd"):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def make_key(path: Path) -> None:
+    """A pair of keys without a pass phrase."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
 
 
 def keys(folder: Path) -> None:
     """Keys of the host and of users, and who is let in."""
     for name in ("host", "other-host", "key", "talkative", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        make_key(folder / name)
     public = {path.stem: path.read_text().strip() for path in folder.glob("*.pub")}
     (folder / "authorized").write_text(f'{public["key"]}\ncommand="{TALKATIVE}" {public["talkative"]}\n')
 

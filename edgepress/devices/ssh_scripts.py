@@ -63,6 +63,8 @@ echo "$$" > "$job" || end full
 [ -f .open ] && [ ! -f "$stop" ] || exit 1
 case $1 in "~/"*) program=$HOME/${1#"~/"}; shift; set -- "$program" "$@" ;; esac
 command -v "$1" >/dev/null 2>&1 || { rm -f "$job"; end missing; }
+TMPDIR=$PWD
+export TMPDIR
 printf "\\n%s\\n" "$mark"
 "$@"
 status=$?
@@ -71,8 +73,9 @@ end "$status"
 """
 """Words: the mark, the folder, a number of its own, then the program and its words.
 
-The mark on standard output says where the program's begins: what the login shell's settings print stands before it. The
-mark on standard error says that it has ended and how, which a connection that broke does not."""
+Temporary files of the program lie in the folder. The mark on standard output says where the program's begins: what the
+login shell's settings print stands before it. The mark on standard error says that it has ended and how, which a
+connection that broke does not."""
 
 STOP = """
 cd "$1" || exit 0
