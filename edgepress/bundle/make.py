@@ -69,6 +69,7 @@ def bundle(
     if samples < 1:
         raise InputError("A bundle needs a test vector: give --samples 1 or more.")
     check_input(model)
+    _check_place(output, model)
     loaded = Model.load(model)
     if not loaded.inputs:
         raise ModelError("The model has no inputs, so there is nothing to test it with.")
@@ -76,7 +77,7 @@ def bundle(
     if ort:
         ortformat.platform(made_for)
     inputs = vectors.inputs(loaded, data, recipe, samples)
-    with _beside(output, model) as folder:
+    with _beside(output) as folder:
         written = _copied(model, loaded, folder)
         answers = vectors.answers(written, loaded, inputs.feeds)
         vectors.save_inputs(folder / VECTORS, inputs.feeds)
@@ -206,9 +207,8 @@ def _entries(folder: Path) -> dict[str, Entry]:
 
 
 @contextlib.contextmanager
-def _beside(output: Path, model: Path) -> Iterator[Path]:
+def _beside(output: Path) -> Iterator[Path]:
     """A folder beside the place, which takes the place in the end; it is gone if something fails."""
-    _check_place(output, model)
     place = output.resolve()
     temporary, old = (place.with_name(f".{place.name}.{os.getpid()}.{word}") for word in ("part", "old"))
     try:

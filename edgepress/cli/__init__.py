@@ -32,11 +32,11 @@ def main() -> None:
       edgepress compress model.onnx --data samples.npz   cut, quantize, measure
       edgepress quantize model.onnx --data samples.npz   only quantize
       edgepress bench model.onnx model.edge.onnx         time against each other
-      edgepress bundle small.onnx -o bundle              pack with test vectors for devices
-      edgepress verify bundle --device ssh://pi@kitchen  run them there, and compare
+      edgepress bundle small.onnx -o bundle              pack it for devices
+      edgepress verify bundle --device ssh://pi@kitchen  compare there
       edgepress explain model.onnx                       what can be cut, and why
       edgepress score model.onnx --data samples.npz      what channels are worth
-      edgepress finetune model.onnx --data samples.npz   train: recover, code, prune
+      edgepress finetune model.onnx --data samples.npz   recover, code, prune
       edgepress ops model.onnx                           operators that are known
     """  # noqa: D301  (click wants a real backspace before lines it must not fold)
 
