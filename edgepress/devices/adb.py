@@ -68,6 +68,7 @@ class Adb:
     def __init__(self, spec: str, serial: str, native: Native, cpus: tuple[int, ...] = ()) -> None:
         """Use the device of a serial, or the only one; nothing is started yet."""
         self.spec, self.wanted, self.cpus = spec, serial, cpus
+        self.name = spec.partition("?")[0]  # for messages: the files of the query are long
         self.native: Native | None = native
 
     @classmethod
@@ -107,11 +108,11 @@ class Adb:
         there = self._attached()
         if self.wanted and self.wanted not in there:
             hint = f"connect it by adb connect {self.wanted}" if ":" in self.wanted else f"choose {_listed(there)}"
-            raise DeviceError(f"{self.spec}: no Android device {self.wanted} is attached: {hint}.")
+            raise DeviceError(f"{self.name}: no Android device {self.wanted} is attached: {hint}.")
         if not there:
-            raise DeviceError(f"{self.spec}: no Android device is attached: plug one in and allow USB debugging there.")
+            raise DeviceError(f"{self.name}: no Android device is attached: plug one in and allow USB debugging there.")
         if not self.wanted and len(there) > 1:
-            raise DeviceError(f"{self.spec}: several Android devices are attached: write adb:// and {_listed(there)}.")
+            raise DeviceError(f"{self.name}: several Android devices are attached: write adb:// and {_listed(there)}.")
         serial = self.wanted or next(iter(there))
         if there[serial] != "device":
             why = next((text for state, text in STATES.items() if there[serial].startswith(state)), None)
@@ -122,7 +123,7 @@ class Adb:
         """Serials and states, as ``adb devices`` lists them."""
         done = self._adb("devices", timeout=SHORT_S)
         if done.status:
-            raise DeviceError(f"{self.spec}: adb does not work here ({_last(done)}): start it by adb start-server.")
+            raise DeviceError(f"{self.name}: adb does not work here ({_last(done)}): start it by adb start-server.")
         lines = done.stdout.decode(errors="replace").partition("List of devices attached")[2].splitlines()
         pairs = (line.split(None, 1) for line in lines if line.strip() and not line.startswith("*"))
         return {pair[0]: pair[1].strip() if len(pair) > 1 else "" for pair in pairs}
@@ -133,7 +134,7 @@ class Adb:
         folder = f"{HOME}/edgepress-{secrets.token_hex(6)}"
         status, told = self._shell(f"mkdir -m 700 {folder} 2>&1")
         if status:
-            raise DeviceError(f"{self.spec}: no folder can be made in {HOME} ({_line(told)}): make room there.")
+            raise DeviceError(f"{self.name}: no folder can be made in {HOME} ({_line(told)}): make room there.")
         return folder
 
     def push(self, source: Path, name: str) -> None:
@@ -167,7 +168,7 @@ class Adb:
         except _Late:
             with suppress(DeviceError):  # or it would go on there
                 self._shell(f"kill -9 $(cat {self.folder}/{_PID})")
-            raise DeviceError(f"{self.spec}: no answer within {timeout:g} s: the model may be too large.") from None
+            raise DeviceError(f"{self.name}: no answer within {timeout:g} s: the model may be too large.") from None
 
     def _content(self, name: str, folder: Path) -> bytes:
         self.pull(name, folder / name)
@@ -236,7 +237,7 @@ class Adb:
                 [self.program, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=timeout
             )
         except subprocess.TimeoutExpired:
-            raise _Late(f"{self.spec}: adb has no answer within {timeout:g} s: plug the device in again.") from None
+            raise _Late(f"{self.name}: adb has no answer within {timeout:g} s: plug the device in again.") from None
         except OSError as error:
             raise DeviceError(f"{self.program} cannot be started ({error.strerror}): install it again.") from error
         return Done(done.returncode, done.stdout, done.stderr)
@@ -245,12 +246,12 @@ class Adb:
         """Why adb did not do something, with what to do."""
         told = f"{done.stderr.decode(errors='replace')}\n{done.stdout.decode(errors='replace')}"
         if "No space left" in told:
-            return DeviceError(f"{self.spec}: {what}, its disk is full: make room in {HOME}.")
+            return DeviceError(f"{self.name}: {what}, its disk is full: make room in {HOME}.")
         if "unauthorized" in told:
-            return DeviceError(f"{self.spec}: {what}, {STATES['unauthorized']}.")
+            return DeviceError(f"{self.name}: {what}, {STATES['unauthorized']}.")
         if not told.strip() or any(word in told for word in _LOST):
-            return DeviceError(f"{self.spec}: {what}, it has gone ({_last(done)}): plug it in again.")
-        return DeviceError(f"{self.spec}: {what} ({_last(done)}).")
+            return DeviceError(f"{self.name}: {what}, it has gone ({_last(done)}): plug it in again.")
+        return DeviceError(f"{self.name}: {what} ({_last(done)}).")
 
 
 def _signalled(status: int) -> int:

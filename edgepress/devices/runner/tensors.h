@@ -49,9 +49,10 @@ static OrtValue *read_tensor(Reader *reader, char **name) {
     if (rank > MOST_RANK) fail(BAD_JOB, "An input has more than %d dimensions.", MOST_RANK);
     for (uint32_t i = 0; i < rank; i++) shape[i] = (int64_t)number(reader, 8);
     uint64_t bytes = number(reader, 8);
+    const char *given = taken(reader, bytes);
     void *values;
     if (posix_memalign(&values, 64, bytes ? bytes : 64)) fail(BAD_JOB, "This device has no memory for the samples.");
-    memcpy(values, taken(reader, bytes), bytes);
+    memcpy(values, given, bytes);
     OrtValue *found = NULL;
     check(CreateTensorWithDataAsOrtValue(memory_info, values, bytes, shape, rank, type, &found), "take a sample");
     return found;
