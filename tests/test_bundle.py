@@ -19,6 +19,7 @@ import onnxruntime as ort
 import pytest
 
 from edgepress.bundle import Manifest, bundle, check, literals, ortformat
+from edgepress.bundle.exact import Graph
 from edgepress.bundle.make import JOB
 from edgepress.bundle.needs import oldest_release
 from edgepress.devices import agent
@@ -242,12 +243,43 @@ def test_integer_networks_are_exact_unless_cpus_add_otherwise(tmp_path: Path) ->
          ("close", 0.05, 1.0)),
         ("g (float[N,4] x) => (uint8[N,4] y) <float s = {0.01}, uint8 z = {0}> { y = QuantizeLinear(x, s, z) }",
          ("exact", 0.0, 0.0)),
+        ("g (float[N,4] x) => (uint8[N,4] y) { a = Exp(x) b = Clip(a) c = Cast <to = 2> (b) y = Identity(c) }",
+         ("close", 1e-4, 1.0)),
+        ("g (float[N,4] x) => (uint8[N] y) { a = ArgMax <axis = 1, keepdims = 0> (x) y = Cast <to = 2> (a) }",
+         ("equal", 0.0, 0.0)),
         ("g (float16[N,4] x) => (float16[N,4] y) { y = Exp(x) }", ("close", 1e-2, 0.0)),
         ("g (float[N,4] x) => (bool[N,4] y) { a = Exp(x) y = Greater(a, x) }", ("equal", 0.0, 0.0)),
     ],
 )  # fmt: skip
 def test_types_of_outputs(body: str, wanted: tuple[str, float, float], tmp_path: Path) -> None:
     assert rules(made(models.parsed(body), tmp_path))["y"] == wanted
+
+
+IF = """g (float[N,4] x, bool c) => (float[N,4] y) <float s = {0.01}, uint8 z = {0}> { a = Exp(x)
+    y = If (c) <then_branch = t () => (float[N,4] p) { p = Neg(x) }, else_branch = e () => (float[N,4] q) { BODY }> }"""
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [("q = Abs(x)", 1e-4), ("r = QuantizeLinear(x, s, z) q = DequantizeLinear(r, s, z)", 0.05)],
+)
+def test_bodies_are_looked_into(body: str, wanted: float, tmp_path: Path) -> None:
+    assert rules(made(models.parsed(IF.replace("BODY", body)), tmp_path))["y"] == ("close", wanted, 0.0)
+
+
+def test_what_bodies_read_is_behind_them() -> None:
+    graph = models.parsed(IF.replace("BODY", "q = Identity(a)"))
+    assert {node.op_type for node in Graph(graph, {"a": "tensor(float)", "y": "tensor(float)"}).behind("y")} == {
+        "Exp",
+        "If",
+    }
+
+
+def test_a_graph_that_cannot_be_looked_into_is_close_at_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepress.bundle.promises.exposed", lambda graph: onnx.ModelProto())  # no session takes it
+    manifest = made(models.two(), tmp_path)
+    assert list(rules(manifest).values()) == [("close", 0.05, 0.0), ("equal", 0.0, 0.0), ("equal", 0.0, 0.0)]
+    assert "could not be looked into" in manifest.promises[0].why
 
 
 # --- texts ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgepress.normalize.graph import subgraphs
+from edgepress.storage import read_names
+
 MOVES = frozenset(
     ("Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose")
 ) | {"DepthToSpace", "SpaceToDepth", "Unsqueeze"}
@@ -92,8 +95,8 @@ class Graph:
 
     def computes_in_float(self, node: onnx.NodeProto) -> bool:
         """Whether a node computes in float, or converts inside the network."""
-        if any(entry.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for entry in node.attribute):
-            return True  # a body is not looked into
+        if any(subgraphs(node)):
+            return True  # what a body computes is not looked into
         read, made = self._floats(self._read(node)), self._floats(name for name in node.output if name)
         if node.op_type in MOVES or not (read or made):
             return False
@@ -110,6 +113,8 @@ class Graph:
             if node is not None and (key := "\0".join(node.output)) not in found:
                 found[key] = node
                 waiting.extend(node.input)
+                for body in subgraphs(node):
+                    waiting.extend(read_names(body))  # bodies may read what is outside of them
         return list(found.values())
 
     def inexact(self, output: str) -> dict[str, int]:
@@ -120,12 +125,22 @@ class Graph:
 
     def quantized(self, output: str) -> bool:
         """Whether an operator behind an output rounds to integers: a value next to a half may go either way."""
-        return any(word in node.op_type for node in self.behind(output) for word in _QUANTIZED)
+        return any(map(_quantizes, self.behind(output)))
+
+    def rounded(self, output: str) -> bool:
+        """Whether an output of integers is made by rounding or cutting off, so that neighbours are near each other."""
+        node = self._makers.get(output)
+        while node is not None and (node.op_type in MOVES or self._casts_integers(node)):
+            node = self._makers.get(node.input[0])
+        return node is not None and (node.op_type == "Cast" or _quantizes(node))
 
     def half(self, output: str) -> bool:
         """Whether something behind an output is of half precision."""
         names = (name for node in self.behind(output) for name in (*node.input, *node.output))
         return any(self.types.get(name) in HALVES for name in names)
+
+    def _casts_integers(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Cast" and not self._floats(self._read(node))
 
     def _read(self, node: onnx.NodeProto) -> list[str]:
         """What a node reads that is no constant: scales, weights and biases are left out."""
@@ -137,6 +152,12 @@ class Graph:
 
 def _rounds_its_own_way(node: onnx.NodeProto) -> bool:
     return node.op_type.startswith("QLinear") and node.op_type not in AGREEING
+
+
+def _quantizes(node: onnx.NodeProto) -> bool:
+    """Whether a node, or one in a body of it, rounds to integers."""
+    inside = (inner for body in subgraphs(node) for inner in body.node)
+    return any(word in node.op_type for word in _QUANTIZED) or any(map(_quantizes, inside))
 
 
 def _counted(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:

@@ -16,13 +16,13 @@ def oldest_release(model: Model) -> Release | None:
     Returns:
         The release; None if nothing is known of some operator (one of other domains than ONNX's, say).
     """
-    least = _by_types(model)
+    least, light = _by_types(model), Model.of(model.outline())  # without the weights, which may be large
     for known in RELEASES:
         loads = known.version >= least and known.loads(model.opset, model.ir_version)
         if (
             loads
             and model.opset <= KERNELS.get(known.version, known.opset)
-            and not isinstance(lowered(model, known), Refusal)
+            and not isinstance(lowered(light, known), Refusal)
         ):
             return known
     return None

@@ -2,7 +2,7 @@
 
     exact   all is integer, of operators that agree between CPUs bit by bit (:mod:`edgepress.bundle.exact`)
     equal   whole numbers (labels, indices) that float arithmetic decides
-    close   float arithmetic: a share of the span of the expected values
+    close   float arithmetic: a share of the span of the expected values, and a step where they are rounded at the end
 
 The share is that of edgepress's own parity check for float32, more for half precision. Behind float arithmetic and a
 rounding to integers it is larger again: where a float lands next to a half, CPUs round it to neighbouring integers, and
@@ -29,7 +29,7 @@ QUANTIZED_LIMIT = 0.05
 """Share of the span behind floats that are rounded to integers."""
 
 STEP = 1.0
-"""What an output of 8-bit integers may differ by beside that."""
+"""What an output of rounded values may differ by beside that."""
 
 _SMALL = ("int8", "uint8")
 
@@ -53,13 +53,20 @@ def _promise(name: str, answer: np.ndarray, graph: Graph | None) -> Promise:
             name, "exact", 0.0, 0.0, "nothing behind it computes in float, and integer sums are exact on every CPU"
         )
     why = _why(inexact) if graph else "what onnxruntime makes of this model could not be looked into"
-    if answer.dtype.kind in "biu" and str(answer.dtype) not in _SMALL:
+    whole = answer.dtype.kind in "biu"
+    if whole and not _rounded(name, answer, graph):
         return Promise(name, "equal", 0.0, 0.0, f"whole numbers, though {why}: near a tie a CPU may decide otherwise")
-    if graph is None or graph.quantized(name) or str(answer.dtype) in _SMALL:
-        step = STEP if str(answer.dtype) in _SMALL else 0.0
-        return Promise(name, "close", QUANTIZED_LIMIT, step, f"{why}, and values are rounded to integers on the way")
+    absolute = STEP if whole else 0.0
+    if graph is None or graph.quantized(name):
+        more = "and values are rounded to integers on the way"
+        return Promise(name, "close", QUANTIZED_LIMIT, absolute, f"{why}, {more}")
     half = graph.half(name) or answer.dtype == np.float16
-    return Promise(name, "close", HALF_LIMIT if half else LIMIT, 0.0, why)
+    return Promise(name, "close", HALF_LIMIT if half else LIMIT, absolute, why)
+
+
+def _rounded(name: str, answer: np.ndarray, graph: Graph | None) -> bool:
+    """Whether whole numbers are rounded values, not labels or indices."""
+    return answer.dtype.kind != "b" and (str(answer.dtype) in _SMALL if graph is None else graph.rounded(name))
 
 
 def _why(inexact: Mapping[str, int]) -> str:
