@@ -4,8 +4,8 @@ Rule: among the candidates that keep the quality, meet every explicit budget and
 fp32 model (with a budget of size or multiply-adds, a width that is named, or weights that are only stored as integers:
 not measurably slower), the fastest; those whose time is the same within the noise compete by file size. If nothing is
 left the cleaned fp32 model itself is the answer. Every loser gets the reason. Where a device counts instructions, what
-is said of time holds for these. For a target that is no CPU nothing is timed: among those that keep the quality and meet
-the budgets, the smallest file.
+is said of time holds for these. For a target that is no CPU nothing is timed: among those that keep the quality and
+meet the budgets, the smallest file.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from edgepress.report.training import EpochRow, Size, Standing, Training
 from edgepress.request import Request, check_input, check_output, report_path
 from edgepress.train.batches import Batches
 from edgepress.train.checkpoint import checkpoint_path
+from edgepress.train.entropy.coded import SUFFIX, coded
 from edgepress.train.loop import Loop, Outcome, deterministic
 from edgepress.train.losses import Loss, Teacher, check_labels, shared_features
 from edgepress.train.method import Found, Method, Setting
@@ -66,7 +67,6 @@ class Job:
         resume: go on from the checkpoint beside the output, if there is one.
         device: ``cpu`` or ``cuda``.
         threads: of torch; None leaves its own number.
-        coded: where the entropy-coded file goes; None beside the output, for methods that code.
     """
 
     model: Path
@@ -79,7 +79,6 @@ class Job:
     resume: bool = False
     device: str = "cpu"
     threads: int | None = None
-    coded: Path | None = None
 
     def __post_init__(self) -> None:
         """Check what settings do not know."""
@@ -159,8 +158,9 @@ class _Run:
         place = checkpoint_path(job.output)
         sources = [Path(name) for name in (job.data, job.eval_data, job.recipe) if name is not None]
         sources += [] if job.teacher is None else [job.teacher]
-        for path in (job.output, report_path(job.output), place, *([] if job.coded is None else [job.coded])):
-            check_output(job.model, path, others=sources)
+        for path in (job.output, report_path(job.output), place, coded_place(job)):
+            if path is not None:
+                check_output(job.model, path, others=sources)
         if place.exists() and not job.resume:
             raise OutputError(
                 f"{place} is there from a run that did not end: go on with --resume, or remove it to start anew."
@@ -228,7 +228,10 @@ class _Run:
         given = [known.model.sha256, known.fit.sha256, known.reference.sha256, str(self.ranks.size), __version__]
         loop = Loop(method, job.settings, self.ranks, self._judge(known, known.hold_out), self.recorder, place,
                     job.settings.identity(*given), method.weights)  # fmt: skip
-        loop.begin(Found(known.model, start, known.model.parameters), counts=job.settings.method == "distil")
+        loop.begin(
+            Found(known.model, start, known.model.parameters),
+            counts=job.settings.method == "distil" and not job.settings.scratch,
+        )
         data = self.ranks.told(place.read_bytes() if job.resume and self.ranks.first and place.exists() else b"")
         if data:
             loop.resume(data, place)
@@ -260,11 +263,12 @@ class _Run:
             evaluated = (_standing(asked(known.model)), _standing(asked(model)))
         figures = figures_of(method, model)
         handed = model.with_metadata({"edgepress.version": __version__, "edgepress.trained": job.settings.method})
-        coded, coded_path = method_bytes(method, handed, job) if best is not None else (None, None)
+        place = coded_place(job)
+        data = None if place is None or best is None else coded(handed)
         found = Training(
             model=str(job.model),
             output=str(job.output),
-            coded=None if coded_path is None else str(coded_path),
+            coded=None if data is None else str(place),
             reference=str(job.teacher or job.model),
             settings={**dataclasses.asdict(job.settings), "epochs": job.settings.passes, "device": job.device},
             verdict=_sentence(start, result, best is not None, job.settings),
@@ -274,7 +278,7 @@ class _Run:
             evaluated_start=evaluated[0],
             evaluated_result=evaluated[1],
             before=_size(opened.model),
-            after=_size(handed, None if coded is None else len(coded)),
+            after=_size(handed, None if data is None else len(data)),
             epochs=tuple(
                 EpochRow(row.number, row.steps, row.loss, row.bits, row.after, row.lost, row.kl, row.parameters,
                          row.coded_bytes, row.best) for row in outcome.epochs
@@ -289,16 +293,16 @@ class _Run:
         )  # fmt: skip
         if self.ranks.first:
             handed.save(job.output)
-            if coded is not None and coded_path is not None:
-                write_atomically(coded_path, coded)
+            if data is not None and place is not None:
+                write_atomically(place, data)
             write_atomically(report_path(job.output), found.to_json().encode())
             checkpoint_path(job.output).unlink(missing_ok=True)
         return found
 
 
-def method_bytes(method: Method, model: Model, job: Job) -> tuple[bytes | None, Path | None]:
-    """The coded file of a method that codes, and its place."""
-    return None, None
+def coded_place(job: Job) -> Path | None:
+    """Where the entropy-coded file goes: beside the output, for the method that codes."""
+    return job.output.with_suffix(SUFFIX) if job.settings.method == "entropy" else None
 
 
 def _alone(settings: Settings) -> bool:

@@ -65,7 +65,7 @@ def _of_place(place: Place, table: LatencyTable | None) -> Iterator[str]:
     """What the choice rests on, where a device was named."""
     if not place.named:
         return
-    name, machine = device_name(place.meter.spec), place.meter.machine()
+    name, machine = device_name(place.meter.spec), place.machine
     words = WORDS[place.meter.level]
     yield f"Chosen by {words.noun} {words.how} on {name} ({machine.cpu}, onnxruntime {machine.onnxruntime})."
     if table is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepress import targets
+from edgepress.bench import Machine
 from edgepress.bench.here import Here
 from edgepress.bench.meter import Meter, meter_on
 from edgepress.devices import Agent, open_device
@@ -34,11 +35,18 @@ class Place:
         meter: the source of costs.
         cpu: the record of its CPU.
         about: what its agent says of it; empty for this process, whose costs are not remembered.
+        known: the machine, where that is known already; asking a device takes seconds.
     """
 
     meter: Meter
     cpu: Target
     about: Mapping[str, Any]
+    known: Machine | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """What costs hold for."""
+        return self.known or self.meter.machine()
 
     @property
     def named(self) -> bool:
@@ -52,7 +60,7 @@ class Place:
 
     def threads(self, wanted: int | None) -> tuple[int, ...]:
         """Thread counts to take costs with: one, and what was asked for or all cores; one where they are counted."""
-        return (1,) if self.counts else tuple(sorted({1, wanted or self.meter.machine().cores}))
+        return (1,) if self.counts else tuple(sorted({1, wanted or self.machine.cores}))
 
     def cache(self, threads: int) -> CostCache | None:
         """Costs that are known of the device; None for this process."""
@@ -81,8 +89,9 @@ def place_of(request: Request) -> Iterator[Place]:
         return
     with open_device(request.device) as device:
         agent = Agent(device)
-        about = agent.perform({"task": "identify"}).report["machine"]
-        place = Place(meter_on(agent), cpu_of(about), about)
+        found = agent.perform({"task": "identify"}).report
+        about = found["machine"]
+        place = Place(meter_on(agent), cpu_of(about), about, Machine.of(about, found["before"]))
         check(request, place)
         yield place
 

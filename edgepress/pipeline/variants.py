@@ -27,7 +27,7 @@ def variants(findings: Findings) -> list[Variant]:
     found = [
         Variant(
             ORIGINAL,
-            "original (times: cleaned fp32)",
+            f"original ({'counts' if findings.place.counts else 'times'}: cleaned fp32)",
             findings.original_bytes,
             macs,
             parameters,
