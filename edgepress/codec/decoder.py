@@ -15,6 +15,7 @@ that a file of that length can hold it.
 
 from __future__ import annotations
 
+import base64
 import bisect
 import io
 import lzma
@@ -79,7 +80,8 @@ def decode_to(data: bytes, write: Callable[[Any], Any]) -> int:
 
 def _decode_to(data: bytes, write: Callable[[Any], Any]) -> int:
     size, checksum, sections = unwrapped(data)
-    parts, recipes = head_of(sections[0])
+    recipes = opened(sections[0])
+    parts = graph_of(recipes)
     room = ROOM + EXPANSION * len(data)
     if sum(part.size if isinstance(part, Hole) else len(part) for part in parts) != size or size > room:
         raise _damaged("its sizes contradict each other")
@@ -91,6 +93,8 @@ def _decode_to(data: bytes, write: Callable[[Any], Any]) -> int:
         seen = zlib.crc32(made, seen)
         write(made)
     codes.finish()
+    recipes.finish()
+    values.side.finish()
     if seen != checksum:
         raise _damaged("the checksum of the decoded model does not match")
     return size
@@ -138,6 +142,14 @@ class Bytes:
         """All that is left."""
         return self.take(len(self.data) - self.at)
 
+    def mark(self, kind: int, field: int) -> None:
+        """Tell what the next bytes are, for a source whose bytes are guessed by that (:class:`Guessed`)."""
+
+    def finish(self) -> None:
+        """Check that all was read."""
+        if self.at != len(self.data):
+            raise _damaged("a part has another size than it should")
+
 
 def unwrapped(data: bytes) -> Tuple[int, int, List[bytes]]:
     """Size and CRC-32 of the ONNX file, and the three sections, whose checksums are right."""
@@ -165,16 +177,13 @@ def unwrapped(data: bytes) -> Tuple[int, int, List[bytes]]:
 
 # --- bytes ----------------------------------------------------------------------------------------------------------
 
-PLAIN, XZ, WORDS = range(3)
+PLAIN, XZ, GUESSED = range(3)
 
 
 def lzma_filters(size: int) -> List[Dict[str, int]]:
     """The stdlib's raw LZMA stream of ``size`` bytes: no header, no checksum, no more memory than that."""
     reach = min(1 << 24, max(1 << 12, 1 << (size - 1).bit_length()))
     return [{"id": lzma.FILTER_LZMA1, "dict_size": reach, "lc": 3, "lp": 0, "pb": 0}]
-
-
-DICTIONARY = b""
 
 
 def expanded(data: bytes, most: int) -> bytes:
@@ -188,8 +197,6 @@ def expanded(data: bytes, most: int) -> bytes:
         made = rest
     elif method == XZ:
         made = lzma.LZMADecompressor(lzma.FORMAT_RAW, None, lzma_filters(size)).decompress(rest, size)
-    elif method == WORDS:
-        made = zlib.decompressobj(-15, zdict=DICTIONARY).decompress(rest, size)
     else:
         raise _damaged("it names an unknown way to pack bytes")
     if len(made) != size:
@@ -197,9 +204,261 @@ def expanded(data: bytes, most: int) -> bytes:
     return made
 
 
+# --- bytes that are guessed, bit by bit ---
+
+SQUASH = (1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607, 3785,
+          3901, 3975, 4022, 4050, 4068, 4079, 4085, 4089, 4092, 4093, 4094)  # fmt: skip
+"""``4096 / (1 + exp(-x / 256))`` at every 128th x from -2048 on."""
+
+
+def _squash(x: int) -> int:
+    if not -2048 < x < 2048:
+        return SQUASH[-1] if x > 0 else SQUASH[0]
+    place, rest = (x >> 7) + 16, x & 127
+    return (SQUASH[place] * (128 - rest) + SQUASH[min(place + 1, 32)] * rest + 64) >> 7
+
+
+def _stretched() -> List[int]:
+    """The inverse: for every probability of 4096 the least x that has it."""
+    made: List[int] = []
+    for x in range(-2047, 2048):
+        made += [x] * (_squash(x) + 1 - len(made))
+    return made + [2047] * (4096 - len(made))
+
+
+STRETCH = _stretched()
+OFTEN = 30
+RATES = [65536 * 5 // (5 * seen + 7) for seen in range(OFTEN + 1)]
+"""How far a bit moves a probability, by how often its context was seen."""
+
+TRUST = [0] + [min(16, 6 + 2 * seen) for seen in range(1, OFTEN + 1)]
+"""How much a context counts, in sixteenths, by the same."""
+
+LEARNING = 2
+FARTHEST = 31
+FIRST_WEIGHT = 18000
+VOICES = 9
+LONGEST_MATCH = 15
+MOST_GUESSED = 1 << 16
+"""Bytes of a head that are guessed, at the most: a thousand take a tenth of a second."""
+
+
+PRIMER = (
+    "c-pO2&2Jl35P!2?+na|gIS&Y_FH}AT6x-|XgeY4#B9Wq2q1-?s+K=at#P)7?*LG5gJ9m({aEOpNaO46P0u@5yfRKt*^@g}`;RgQz>b%``;+S"
+    "les<Acec{9JAH}7M9<ImEH!qU#MZ@XqUmr_?t<<;UErODpV8Tk}S6jTP~94&Z09~AD`!*N~~&lQ?E<nEC7_r0#}a4n%FP9RNIsO;#Lr$P7)O"
+    "=-_}dlvUJNt1+yPzq%RMU3k5{-|&tA9-0kg{MfNLZQl_mQxDW<iecEj%$yc<;)34<mwrSs5J)lTqc-rzce>vokD{`lYx#iI+N$DawZ_AX;3g"
+    "3SYmSyd(PEf(<xXCcup?dwyb;tAHvERw5QprbJ?{SbaFQej&1h~clDz^{LQB$WqzV)gD>Cm4ufuPsnF4#!gk*_^#1KJcl8brA};>VBwpz<=;"
+    "5Bc+t+=c5A*3r5w0GE0}6)>`niQd+bk8f`CyQj#dC$Gd{-ZOtz{4gCD45agXsdxa|;|$7*eoV${zW6>2SWb`J8Bs4)oq|zvJpocSXr43GvNB"
+    "3rf2L$3jyBO@XPWa^|TDZ8`9P7&n5k(3*1|<IH0U?X^%p2y~$x3XO*PFwli&?~)Iq;$c()Mj6~AR7s#@0}&sCMoXQA(7;7n*+oJ!uS&R3a%*"
+    "w??dHzHI{5=vayKK9zyAGuO-mE`YX||49`F6UsVR5J4?q(45b)ned+R&OntU<^eAxJLQ(Jh8d?JN_)6qK!cwhc40+6R)J=)xPWrIAy2=5`_&"
+    "xQ5%ofMJ3i~!olzkIj3MK{PP0`>&p`(yw(g$0RxI{AEqBzDpKjVi5cX#N78-caaelmaCND%OYY`72cN?eI9)g6p9Mgiy&R?vDC_Wy(KOCb)L"
+    "~sm1b7ok1fe&4?w=(-bU#6>Tsuuam3-R*4}iK@~CSi2{#tbpsyh&18PS;4lVk1=Sst_SN}tz+e~?&t~AnxE!o~1`lTPav69rVBG8n6g&q03s"
+    "G*Lg3n+yN4X;g<2cG4GniZp<xUtJy&&ZtF*uH)+=omm7H9V+eYQ8~Kq(<W%_p{c<H)F@l+h?E%eEq86{Uj4T0XU{`(5rv_8LkZ?Tvi;J`WZb"
+    "IT~neUVbL%K+zFk%$(sd+6)vE?ba3A1ELVgV;Y21Y@@dmmp})li-4KSjj>RAC<iasRT9&#BDzA@7s?lV$+XKLvOb4wo*|9d-h#+ZI1Z7t1w8"
+    "CEH0m!iNP7-BI77NZ`$w3i7CaOKDVuKL9Y8fuf<&_z1W)|jT@Ra?ND$9$+RgB&rtM7N+u<Mtb*Ie@ck`vY8ztG-iAxu`)!~lIJ#Q6nzt^*eE"
+    "LmJFtrpSu#<|b4N3O|5p{dmx)2fw<YSxWfv&>6IrDovAvW&W+mTKj)Zt`MXEmf;+t7MkBUb7l%n_Eq_U9Z;ATro`yo;we2cJ(2avA6H?fj#E"
+    "<udH}6vkC8Yy1vKc-q3FlvXlfx`4xbqQ}UL)L>glJBpN4{NhJw4m76#Qk_4js9%$$VP0qq&NP$Lfk-!xUq_;^ocvpiZk`v~irm>dDo6i8vSy"
+    "`n"
+)
+"""Graphs and recipes of two small networks, which a :class:`Guess` has seen before any other."""
+
+
+class Guess:
+    """Probabilities of the bits of a graph: contexts vote, those that were right before weigh more (logistic mixing).
+
+    A context is what came before (one to six bytes), what the byte is (message, field, place in it), what stood there
+    the last time, or a mixture. Source: Mahoney 2005, "Adaptive weighing of context models for lossless data
+    compression". All in whole numbers.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self.past = bytearray()
+        self.nodes: Dict[Any, Dict[int, List[int]]] = {}
+        self.weights = [[FIRST_WEIGHT] * (VOICES + 1) for _ in range(2 * VOICES + 2)]
+        self.matched: List[List[int]] = [[3500 << 4, 8] for _ in range(LONGEST_MATCH + 1)]
+        self.places: Dict[bytes, int] = {}
+        self.match, self.length = 0, 0
+        self.key: Any = None
+        self.now = bytearray()
+        self.last: Dict[Any, bytes] = {}
+
+    def byte(self, kind: int, field: int, index: int, coder: Callable[[int], int]) -> int:
+        """The next byte; ``coder`` is given the probability of a 1 in 4096 parts and says what the bit is."""
+        key = (kind, field)
+        if key != self.key or index == 0:
+            if self.key is not None:
+                self.last[self.key] = bytes(self.now)
+            self.key, self.now = key, bytearray()
+        nodes = [self.nodes.setdefault(each, {}) for each in self._contexts(key, index)]
+        expected = self.past[self.match] | 256 if self.length else 0
+        bits = 1
+        for place in range(7, -1, -1):
+            guess = expected >> place & 1 if expected and expected >> (place + 1) == bits else -1
+            bits = bits << 1 | self._bit(nodes, bits, guess, coder)
+        self._learn(bits & 255)
+        return bits & 255
+
+    def _contexts(self, key: Tuple[int, int], index: int) -> List[Any]:
+        past = self.past
+        last = self.last.get(key, b"")
+        before = last[index] if index < len(last) else -1
+        same = last[:index] == self.now[:index]
+        one = past[-1] if past else 0
+        return [(0, key, index), (1, key, one), (2, key, bytes(past[-2:])), (3, key[1], bytes(past[-3:])),
+                (4, bytes(past[-4:])), (5, bytes(past[-6:])), (6, key, index, before, same), (7, one),
+                (8, key, index, before, one)]  # fmt: skip
+
+    def _bit(self, nodes: List[Any], bits: int, guess: int, coder: Callable[[int], int]) -> int:
+        inputs, counters, known = [], [], 0
+        for node in nodes:
+            counter = node.get(bits)
+            if counter is None:
+                counter = node[bits] = [1 << 15, 0]
+                inputs.append(0)
+            else:
+                inputs.append(STRETCH[counter[0] >> 4] * TRUST[counter[1]] >> 4)
+                known += 1
+            counters.append(counter)
+        matched = self.matched[min(self.length, LONGEST_MATCH)]
+        inputs.append(0 if guess < 0 else STRETCH[matched[0] >> 4] * (2 * guess - 1))
+        weights = self.weights[2 * known + (guess >= 0)]
+        chance = _squash(sum([each * weight for each, weight in zip(inputs, weights)]) >> 16)
+        bit = coder(chance)
+        error = ((bit << 12) - chance) * LEARNING
+        weights[:] = [weight + (each * error + 512 >> 10) for each, weight in zip(inputs, weights)]
+        target = bit * 65535
+        for counter in counters:
+            seen = counter[1]
+            counter[0] += (target - counter[0]) * RATES[seen] >> 16
+            if seen < OFTEN:
+                counter[1] = seen + 1
+        if guess >= 0:
+            matched[0] += ((bit == guess) * 65535 - matched[0]) >> 6
+        return bit
+
+    def _learn(self, value: int) -> None:
+        """Append a byte, and find the place where its like came last."""
+        right = self.length and self.past[self.match] == value
+        self.past.append(value)
+        self.now.append(value)
+        self.match, self.length = (self.match + 1, self.length + 1) if right else (0, 0)
+        recent = bytes(self.past[-4:])
+        if not self.length and recent in self.places:
+            self.match, self.length = self.places[recent], 1
+            while self.length < LONGEST_MATCH and self.past[self.match - self.length - 1 : self.match - self.length] == \
+                    self.past[-self.length - 1 : len(self.past) - self.length]:  # fmt: skip
+                self.length += 1
+        self.places[recent] = len(self.past)
+
+
+class Guessed(Bytes):
+    """Bytes that an arithmetic coder took apart with the chances of a :class:`Guess`."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        """``size`` bytes from the coded ``data``."""
+        super().__init__(data)
+        self.size, self.made = size, 0
+        self.guess = primed()
+        self.low, self.high = 0, 0xFFFFFFFF
+        self.value = int.from_bytes((data + bytes(4))[:4], "big")
+        self.next = 4
+        self.kind, self.field, self.index = 0, 0, 0
+
+    def mark(self, kind: int, field: int) -> None:
+        """The next bytes are those of a field."""
+        self.kind, self.field, self.index = kind, field, 0
+
+    def byte(self) -> int:
+        """The next byte."""
+        if self.made >= self.size or self.next > len(self.data) + 8:
+            raise _damaged("it ends too early")
+        self.made += 1
+        value = self.guess.byte(self.kind, self.field, min(self.index, FARTHEST), self._bit)
+        self.index += 1
+        return value
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        if count > self.size - self.made:
+            raise _damaged("it ends too early")
+        return bytes([self.byte() for _ in range(count)])
+
+    def finish(self) -> None:
+        """Check that all was read."""
+        if self.made != self.size:
+            raise _damaged("a part has another size than it should")
+
+    def _bit(self, chance: int) -> int:
+        middle = self.low + (self.high - self.low >> 12) * chance
+        bit = int(self.value <= middle)
+        if bit:
+            self.high = middle
+        else:
+            self.low = middle + 1
+        while not (self.low ^ self.high) >> 24:
+            self.low = self.low << 8 & 0xFFFFFFFF
+            self.high = self.high << 8 & 0xFFFFFFFF | 255
+            following = self.data[self.next] if self.next < len(self.data) else 0
+            self.value = self.value << 8 & 0xFFFFFFFF | following
+            self.next += 1
+        return bit
+
+
+class Known(Bytes):
+    """Bytes that are known already, shown to a :class:`Guess` as they are read."""
+
+    def __init__(self, data: bytes, guess: Guess) -> None:
+        """Read ``data`` and teach ``guess``."""
+        super().__init__(data)
+        self.guess, self.kind, self.field, self.index = guess, 0, 0, 0
+        self.value, self.place = 0, 0
+
+    def mark(self, kind: int, field: int) -> None:
+        """The next bytes are those of a field."""
+        self.kind, self.field, self.index = kind, field, 0
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        made = super().take(count)
+        for self.value in made:
+            self.place = 8
+            self.guess.byte(self.kind, self.field, min(self.index, FARTHEST), self._bit)
+            self.index += 1
+        return made
+
+    def _bit(self, chance: int) -> int:
+        self.place -= 1
+        bit = self.value >> self.place & 1
+        self.tell(chance, bit)
+        return bit
+
+    def tell(self, chance: int, bit: int) -> None:
+        """Hear of a bit and the probability that it was a 1."""
+
+
+def read_head(source: Bytes, recipes: Sequence[bytes]) -> None:
+    """Read the graph and the recipes of a head that is known, as the decoder does."""
+    graph_of(source)
+    for recipe in recipes:
+        source.mark(RECIPE, 0)
+        source.take(len(recipe))
+
+
+def primed() -> Guess:
+    """A guess that has seen the heads of two small networks."""
+    guess = Guess()
+    source = Bytes(zlib.decompress(base64.b85decode(PRIMER)) if PRIMER else b"")
+    while source.at < len(source.data):
+        graph = source.take(source.number())
+        recipes = [source.take(source.number()) for _ in range(source.number())]
+        read_head(Known(graph + b"".join(recipes), guess), recipes)
+    return guess
+
+
 # --- the graph: protocol buffers without lengths, and holes where weights stood -------------------------------------
 
-MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, VALUE, TYPE, TENSOR_TYPE, SHAPE, LEAF, FUNCTION = range(11)
+MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, VALUE, TYPE, TENSOR_TYPE, SHAPE, LEAF, FUNCTION, RECIPE = range(12)
 
 MESSAGES: Dict[int, Dict[int, int]] = {
     MODEL: {7: GRAPH, 8: LEAF, 14: LEAF, 25: FUNCTION},
@@ -257,19 +516,29 @@ def number(value: int) -> bytes:
     return bytes(made)
 
 
-def head_of(section: bytes) -> Tuple[List[Any], Bytes]:
-    """The ONNX file as pieces of bytes and holes, and the recipes of the holes."""
-    source = Bytes(expanded(section, ROOM + EXPANSION * len(section)))
-    parts = _message(source, MODEL, 0)
+def opened(section: bytes) -> Bytes:
+    """The bytes of the head, as a source: graph, then recipes."""
+    if section[:1] != bytes([GUESSED]):
+        return Bytes(expanded(section, ROOM + EXPANSION * len(section)))
+    source = Bytes(section)
+    source.byte()
+    size = source.number()
+    if size > MOST_GUESSED:
+        raise _damaged("a part is larger than it can be")
+    return Guessed(source.rest(), size)
+
+
+def graph_of(source: Bytes) -> List[Any]:
+    """The ONNX file as pieces of bytes and holes, from a source of tokens."""
     merged: List[Any] = []
     gathered: List[bytes] = []
-    for part in parts:
+    for part in _message(source, MODEL, 0):
         if isinstance(part, Hole):
             merged += [b"".join(gathered), part]
             gathered = []
         else:
             gathered.append(part)
-    return [*merged, b"".join(gathered)], source
+    return [*merged, b"".join(gathered)]
 
 
 def _message(source: Bytes, kind: int, depth: int) -> List[Any]:
@@ -279,11 +548,14 @@ def _message(source: Bytes, kind: int, depth: int) -> List[Any]:
     parts: List[Any] = []
     dims: List[int] = []
     element = 0
+    field = 0
     while True:
+        source.mark(kind, -1 - field)
         tag = source.number()
         if tag == 0:
             return parts
         field, wire = tag >> 3, tag & 7
+        source.mark(kind, field)
         if tag == HOLE:
             parts.append(Hole(BYTE, [source.number()]))
         elif wire == 0:
@@ -304,6 +576,7 @@ def _message(source: Bytes, kind: int, depth: int) -> List[Any]:
             length = source.number() if wire == 2 else {1: 8, 5: 4}.get(wire, -1)
             if length < 0:
                 raise _damaged("its graph has a field of an unknown kind")
+            source.mark(kind, -1000 - field)
             parts.append(number(tag) + (number(length) if wire == 2 else b"") + source.take(length))
 
 
@@ -713,7 +986,7 @@ def _corrected(small: np.ndarray, side: Bytes, limit: int, shift: int, offset: i
         part <<= shift
         for place in range(shift):
             part |= bits[:, place].astype(part.dtype) << (shift - 1 - place)
-    return np.add(made, offset, dtype=made.dtype, casting="unsafe")
+    return np.asarray(np.add(made, offset, dtype=made.dtype, casting="unsafe"))
 
 
 # --- tensors --------------------------------------------------------------------------------------------------------
@@ -773,6 +1046,10 @@ class Values:
 
     def of(self, hole: Hole) -> Any:
         """The bytes of the next hole."""
+        self.recipes.mark(RECIPE, 0)
+        return self._made(hole)
+
+    def _made(self, hole: Hole) -> Any:
         makers = (self._stored, self._integers, self._steps, self._book, self._split, self._digits, self._halves)
         method = self.recipes.byte()
         if method >= len(makers):
@@ -856,7 +1133,7 @@ class Values:
         return np.asarray(words.astype(_kind(hole)))
 
     def _halves(self, hole: Hole) -> np.ndarray:
-        inner = self.of(Hole(FLOAT16, hole.dims))
+        inner = self._made(Hole(FLOAT16, hole.dims))
         return np.frombuffer(inner, "<f2").astype("<f4")
 
 

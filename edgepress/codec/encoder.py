@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edgepress.codec import decoder, tensors, wire
 from edgepress.codec.coder import Coder, lanes_for
 from edgepress.codec.decoder import Hole, number
-from edgepress.codec.squeezed import squeezed
+from edgepress.codec.squeezed import squeezed_head
 from edgepress.errors import InvariantError
 
 
@@ -84,21 +84,20 @@ def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
     symbols = sum(hole.count for hole, _ in tokens.holes)
     widest = max((max(hole.columns, hole.count // max(1, hole.columns)) for hole, _ in tokens.holes), default=1)
     coder = Coder(lanes_for(symbols, widest))
-    recipes, side = bytearray(), bytearray()
-    account = []
-    for hole, data in tokens.holes:
-        account.append(_one(hole, data, coder, recipes, side))
-    head = squeezed(tokens.graph + bytes(recipes))
+    recipes: list[bytes] = []
+    side = bytearray()
+    account = [_one(hole, data, coder, recipes, side) for hole, data in tokens.holes]
+    head = squeezed_head(tokens.graph, recipes)
     start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
     file = start + b"".join(_section(each) for each in (head, coder.finish(), bytes(side)))
     return Coded(file, tuple(account), len(file) - round(sum(each.bits for each in account) / 8), len(model))
 
 
-def _one(hole: Hole, data: memoryview, coder: Coder, recipes: bytearray, side: bytearray) -> CodedTensor:
+def _one(hole: Hole, data: memoryview, coder: Coder, recipes: list[bytes], side: bytearray) -> CodedTensor:
     candidate, ways = tensors.cheapest(hole, data, coder)
-    before, ideal = len(side) + len(recipes), coder.ideal
-    recipes += candidate.write(ways, coder, side)
-    bits = coder.ideal - ideal + 8 * (len(side) + len(recipes) - before)
+    before, ideal = len(side), coder.ideal
+    recipes.append(candidate.write(ways, coder, side))
+    bits = coder.ideal - ideal + 8 * (len(side) - before + len(recipes[-1]))
     return CodedTensor(candidate.name, hole.count, len(data), bits)
 
 

@@ -1,12 +1,12 @@
-"""Plain bytes in as few bytes as the decoder can expand again: the graph, and what no table describes."""
+"""Plain bytes in as few bytes as the decoder can expand again: the head of a file, and what no table describes."""
 
 from __future__ import annotations
 
 import lzma
-import zlib
+from collections.abc import Sequence
 
 from edgepress.codec import decoder
-from edgepress.codec.decoder import PLAIN, WORDS, XZ, number
+from edgepress.codec.decoder import GUESSED, PLAIN, XZ, Known, number
 
 LONG = 1 << 18
 """Bytes from which a sample decides whether compressing is worth its time."""
@@ -14,21 +14,57 @@ LONG = 1 << 18
 WORTH = 0.98
 """Compressing that saves less is not worth anybody's time."""
 
+FEW_GUESSED = 1 << 13
+"""Bytes of a head up to which guessing, which takes a while to decode, is worth what it saves."""
+
 
 def squeezed(data: bytes | memoryview) -> bytes:
     """Bytes for ``decoder.expanded``: the method, the size, the data."""
     data = bytes(data)
-    if len(data) > LONG and len(_packed(XZ, data[: LONG // 2])) > WORTH * (LONG // 2):
-        return bytes([PLAIN]) + number(len(data)) + data
-    methods = (PLAIN, XZ) if len(data) > LONG else (PLAIN, XZ, WORDS)
-    return min((bytes([method]) + number(len(data)) + _packed(method, data) for method in methods), key=len)
+    if len(data) > LONG and len(_xz(data[: LONG // 2])) > WORTH * (LONG // 2):
+        return _labelled(PLAIN, data, data)
+    return min(_labelled(PLAIN, data, data), _labelled(XZ, data, _xz(data)), key=len)
 
 
-def _packed(method: int, data: bytes) -> bytes:
-    if method == PLAIN:
-        return data
-    if method == WORDS:
-        packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=decoder.DICTIONARY)
-        return packer.compress(data) + packer.flush()
+def squeezed_head(graph: bytes, recipes: Sequence[bytes]) -> bytes:
+    """The section of the head, for ``decoder.opened``."""
+    whole = graph + b"".join(recipes)
+    if len(whole) > FEW_GUESSED:
+        return squeezed(whole)
+    source = _Taught(whole, decoder.primed())
+    decoder.read_head(source, recipes)
+    return min(squeezed(whole), _labelled(GUESSED, whole, source.coded()), key=len)
+
+
+def _labelled(method: int, data: bytes, packed: bytes) -> bytes:
+    return bytes([method]) + number(len(data)) + packed
+
+
+def _xz(data: bytes) -> bytes:
     filters = [{"preset": 9 | lzma.PRESET_EXTREME, **decoder.lzma_filters(len(data))[0]}]
     return lzma.compress(data, lzma.FORMAT_RAW, filters=filters)
+
+
+class _Taught(Known):
+    """Codes the bits it reads: the other end of ``decoder.Guessed``."""
+
+    def __init__(self, data: bytes, guess: decoder.Guess) -> None:
+        super().__init__(data, guess)
+        self.low, self.high = 0, 0xFFFFFFFF
+        self.made = bytearray()
+
+    def tell(self, chance: int, bit: int) -> None:
+        middle = self.low + (self.high - self.low >> 12) * chance
+        self.low, self.high = (self.low, middle) if bit else (middle + 1, self.high)
+        while not (self.low ^ self.high) >> 24:
+            self.made.append(self.high >> 24)
+            self.low, self.high = self.low << 8 & 0xFFFFFFFF, self.high << 8 & 0xFFFFFFFF | 255
+
+    def coded(self) -> bytes:
+        """All bytes; the decoder reads zeros after them."""
+        for kept in range(5):
+            unit = 1 << (32 - 8 * kept)
+            value = self.high // unit * unit
+            if value >= self.low:
+                break
+        return (bytes(self.made) + value.to_bytes(4, "big")).rstrip(b"\0")
