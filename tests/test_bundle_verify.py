@@ -168,6 +168,21 @@ def test_an_answer_that_is_missing_is_found(two: Path, here: Callable[..., Here]
     assert (row.output, row.problem, row.sample) == ("fifth", "it is missing", 1)
 
 
+def test_weights_in_a_file_of_their_own_go_along(
+    here: Callable[..., Here], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = models.external(tmp_path)
+    for limit in ("ONE_FILE", "LARGE"):  # in place of 2 GiB and 256 MiB
+        monkeypatch.setattr(f"edgepress.storage.{limit}", 1000)
+    bundle(path, tmp_path / "b")
+    monkeypatch.undo()
+    assert (tmp_path / "b/model.onnx").stat().st_size < 1000 < (tmp_path / "b/model.onnx.data").stat().st_size
+    assert "its weights" in (tmp_path / "b/README.md").read_text()
+    device = here()
+    assert verify(tmp_path / "b").compared[0].differ == 0
+    assert (device.folder / "model.onnx.data").is_file()
+
+
 def test_the_device_gets_the_threads(two: Path, here: Callable[..., Here]) -> None:
     device = here()
     verify(two, threads=2)
