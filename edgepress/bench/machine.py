@@ -132,7 +132,9 @@ class Conditions:
 
     def _loaded(self, cores: int) -> str:
         load = self.before.load_1m
-        return f"Others kept {load:.1f} of {cores} cores busy." if load is not None and load >= cores else ""
+        if load is None or load <= cores:
+            return ""
+        return f"The load was {load:.1f} on {cores} cores: others were busy too."
 
 
 def describe() -> Machine:

@@ -18,6 +18,9 @@ every ratio is widened; how far its own interval reaches from 1 is the noise flo
 Fewer than six openings (``FEWEST_OPENINGS``) say nothing about places in memory: then rounds are resampled, and the
 floor is at least ``PLACES``.
 
+Widened like this the interval covers 1 more often than in 95 of 100 runs: in about 99, when openings are drawn from a
+normal distribution or from one with heavy tails.
+
 The functions are deterministic, and a ratio does not depend on which other models were timed.
 """
 
