@@ -342,7 +342,7 @@ def test_the_example_fits_80_columns() -> None:
 
 STORED = {
     "edgepress-plan/1": PLAN_FORMAT,
-    "edgepress-report/1": result.REPORT_FORMAT,
+    "edgepress-report/2": result.REPORT_FORMAT,
     "edgepress-bench/2": result.BENCH_FORMAT,
     "edgepress-explain/2": result.EXPLAIN_FORMAT,
     "edgepress-explain-tensor/1": answers.TENSOR_FORMAT,
