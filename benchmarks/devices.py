@@ -228,7 +228,7 @@ def page(kept: Kept) -> str:
     ]
     lines += [
         f"| {row['name']} | {row['runs']} | {row['within']} | {row['claimed']} | {100 * row['width']:.2f} % "
-        f"| {row['slower']} | {row['more']:.3f} | {row['loads']} | {100 * row['moved']:.1f} % |"
+        f"| {row['slower']} | {row['more']:.3f} | {row['loads']} | {_percent(row['moved'])} |"
         for row in rows
     ]
     goals = (
@@ -236,6 +236,10 @@ def page(kept: Kept) -> str:
         f"moves by less than {100 * MOVES:.0f} %."
     )
     return "\n".join([*lines, "", goals, "", "`python benchmarks/devices.py aa` measures it again."]) + "\n"
+
+
+def _percent(value: float) -> str:
+    return "not taken" if np.isnan(value) else f"{100 * value:.1f} %"
 
 
 def reached(kept: Kept, names: Sequence[str], runs: int, loaded: int) -> bool:

@@ -130,6 +130,12 @@ def test_counts_have_exact_ratios_and_the_margin_of_counting() -> None:
     assert (latency.p50, latency.p99) == (4.0, 4.0) and math.isnan(latency.load_ms)
 
 
+def test_counts_come_back_from_json() -> None:
+    found = made(timing=counted.exact({"a.onnx": 10.0, "b.onnx": 8.0}, "a.onnx", "counted", MACHINE))
+    again = Benchmark.from_json(found.to_json())
+    assert again.timing.ratios == found.timing.ratios and math.isnan(again.timing.latencies[0].load_ms)
+
+
 def test_counting_takes_one_thread() -> None:
     host: Any = SimpleNamespace(device=SimpleNamespace(spec="emulated://cortex-a72", level="counted"))
     with pytest.raises(InputError, match="one thread"):

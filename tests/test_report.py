@@ -473,8 +473,8 @@ def test_the_benchmark_page() -> None:
     text = screen(lambda console: benchmark.render(bench_page(), console), width=120)
     assert text.startswith("b.onnx is 2.50× faster than original (95 % interval 2.44 to 2.56).\n")
     assert "c.onnx: no difference from original could be shown." in text
-    assert re.search(r"a.onnx +412 µs +453 µs +700 µs +reference +—", text)
-    assert re.search(r"b.onnx +165 µs .* 2.50× faster +2.44 – 2.56", text)
+    assert re.search(r"a.onnx +412 µs +reference +— +— +453 µs +700 µs +", text)
+    assert re.search(r"b.onnx +165 µs +2.50× faster +2.44 – 2.56 +— +", text)
     assert "runs       a.onnx: 19 Conv · 3 Relu" in text
     assert "warning    b.onnx: 3 DequantizeLinear left over." in text
     assert dict(benchmark.pairs(bench_page()))["b.onnx.ratio"] == "0.4"

@@ -12,7 +12,8 @@ from edgepress.report.costs import WORDS, device_name
 from edgepress.report.result import Benchmark, BenchModel
 from edgepress.report.rows import speed
 
-_TIMED = ("model", "median", "p90", "p99", "against first", "95 % interval", "memory", "first run", "load")
+_TIMED = ("model", "median", "against first", "95 % interval", "memory", "p90", "p99", "first run", "load")
+"""A narrow terminal loses the last ones."""
 
 
 def render(benchmark: Benchmark, console: Console) -> None:
@@ -62,11 +63,11 @@ def _times(benchmark: Benchmark, model: BenchModel) -> list[str]:
     if ratio is not None:
         _, _, low, high = speed(ratio)
         interval = f"{numbers.fixed(low)} – {numbers.fixed(high)}"
-    quantiles = [numbers.time(value) for value in (latency.p50, latency.p90, latency.p99)]
     taken = None if model.memory is None else model.memory.model_bytes
     memory = numbers.DASH if taken is None else numbers.size(taken)
-    opening = [numbers.time(latency.first_ms), numbers.time(latency.load_ms)]
-    return [model.name, *quantiles, _against(benchmark, model), interval, memory, *opening]
+    others = (latency.p90, latency.p99, latency.first_ms, latency.load_ms)
+    cells = [model.name, numbers.time(latency.p50), _against(benchmark, model), interval, memory]
+    return [*cells, *map(numbers.time, others)]
 
 
 def _costs(benchmark: Benchmark, model: BenchModel) -> list[str]:
