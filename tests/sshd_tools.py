@@ -120,8 +120,10 @@ class Loopback:
         before = who.read_text()
         public = (self.folder / f"{name}.pub").read_text()
         who.write_text(f'{before}command="{command}" {public}')
-        yield name
-        who.write_text(before)
+        try:
+            yield name
+        finally:
+            who.write_text(before)
 
     def cut(self) -> None:
         """Kill the processes that serve connections, as if the network or the device's sshd went away."""

@@ -30,8 +30,8 @@ from edgepress.devices.ssh_scripts import PUT, RUN, STOP
 from edgepress.errors import DeviceError
 
 STOP_S = 20.0
-LAST_STATUS, LAST_SIGNAL = 128, 64
-"""Shells tell a signal as 128 and its number."""
+BASES, LAST_SIGNAL = (128, 256, 384), 64
+"""Shells tell a signal by its number added to 128, ksh to 256, yash to 384."""
 
 
 class Ssh:
@@ -166,7 +166,7 @@ class Ssh:
 
 def signalled(status: int) -> int:
     """The exit status that a shell tells, negative where it says that a signal ended the program."""
-    return LAST_STATUS - status if LAST_STATUS < status <= LAST_STATUS + LAST_SIGNAL else status
+    return next((base - status for base in BASES if base < status <= base + LAST_SIGNAL), status)
 
 
 def _words(spec: Spec) -> list[str]:

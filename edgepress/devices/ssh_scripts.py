@@ -56,20 +56,20 @@ Prints the mark and the folder. Beats are empty lines on standard input."""
 RUN = """
 mark=$1 folder=$2 job=.job-$3 stop=.stop-$3
 shift 3
-end() { printf "\\n%s %s\\n" "$mark" "$1" >&2; exit 0; }
+finish() { printf "\\n%s %s\\n" "$mark" "$1" >&2; exit 0; }
 umask 077
-cd "$folder" || end gone
-echo "$$" > "$job" || end full
+cd "$folder" || finish gone
+echo "$$" > "$job" || finish full
 [ -f .open ] && [ ! -f "$stop" ] || exit 1
 case $1 in "~/"*) program=$HOME/${1#"~/"}; shift; set -- "$program" "$@" ;; esac
-command -v "$1" >/dev/null 2>&1 || { rm -f "$job"; end missing; }
+command -v "$1" >/dev/null 2>&1 || { rm -f "$job"; finish missing; }
 TMPDIR=$PWD
 export TMPDIR
 printf "\\n%s\\n" "$mark"
 "$@"
 status=$?
 rm -f "$job"
-end "$status"
+finish "$status"
 """
 """Words: the mark, the folder, a number of its own, then the program and its words.
 
