@@ -17,13 +17,14 @@ TRAINING = (
     click.option("--teacher", type=PATH, metavar="MODEL", help="The model whose answers are to be given again."),
     click.option("--labels", is_flag=True, help="Train on the labels of the samples, too."),
     click.option("--epochs", type=float, metavar="E", help="Passes over the samples.  [default: the method's]"),
+    click.option("--every", default=1.0, show_default=True, metavar="E", help="Epochs between looks at the hold-out."),
     click.option("--batch", default=128, show_default=True, metavar="N", help="Samples of a step."),
     click.option("--lr", default=1e-3, show_default=True, metavar="R", help="Learning rate of Adam."),
     click.option("--augment", type=click.Choice(AUGMENTS), default="none", show_default=True,
                  help="Move pictures by up to 2 pixels; flip: mirror some, too."),
     click.option("--kd", default=0.5, show_default=True, metavar="W", help="Weight of the teacher beside labels."),
     click.option("--features", default=0.0, show_default=True, metavar="W", help="Weight of inner tensors' errors."),
-    click.option("--patience", type=int, metavar="N", help="End after N epochs without a better result."),
+    click.option("--patience", type=int, metavar="N", help="End after N looks without a better result."),
 )  # fmt: skip
 SHRINKING = (
     click.option("--keep", type=float, metavar="R", help="Share of the weights to be left (flat, anneal, mint)."),
@@ -35,7 +36,7 @@ SHRINKING = (
     click.option("--when", type=click.Choice(WHENS), default="along", show_default=True,
                  help="Remove units along the training, at once, or at its end (flat)."),
     click.option("--no-redistribute", is_flag=True, help="Units that stay take nothing over (flat)."),
-    click.option("--from-scratch", is_flag=True, help="Start from random weights (flat, mint)."),
+    click.option("--from-scratch", is_flag=True, help="Start from random weights (distil, flat, mint)."),
 )  # fmt: skip
 RUNNING = (
     click.option("-o", "--output", type=PATH, help="Where to write.  [default: MODEL.tuned.onnx in this folder]"),

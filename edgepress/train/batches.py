@@ -102,6 +102,11 @@ class Batches:
         order = generator(self.settings.seed, OTHERS, number).permutation(len(self.feed))
         return self.read(order[:count])
 
+    def chosen_feed(self, count: int) -> Feed:
+        """The samples of :meth:`first` as a feed."""
+        order = generator(self.settings.seed, OTHERS, 0).permutation(len(self.feed))
+        return self.feed.subset(order[:count])
+
     def read(self, indices: np.ndarray) -> Batch:
         """Samples by their numbers."""
         labels = None if self._labels is None else self._labels[torch.from_numpy(indices)].to(self.ranks.device)

@@ -1,8 +1,8 @@
 """The loop: steps, epochs, hold-out, checkpoints, an early end.
 
     every step     a batch, its loss, one step of Adam, ``method.stepped``
-    every epoch    the model of now is judged on the hold-out samples; the best so far is kept
-    now and then   a checkpoint: after every epoch, and when ``EVERY`` seconds have gone by
+    every look     the model of now is judged on the hold-out samples; the best so far is kept
+    now and then   a checkpoint: after every look, and when ``EVERY`` seconds have gone by
 
 A run that is killed and goes on from its checkpoint makes the same steps with the same numbers, so its result is the
 same, bit for bit, on the same number of threads and processes. A loss that is not a number ends the training: the best
@@ -24,7 +24,6 @@ import torch
 from edgepress.model import Model
 from edgepress.quality import Verdict
 from edgepress.train import checkpoint
-from edgepress.train.adam import rate_at
 from edgepress.train.checkpoint import Saved
 from edgepress.train.method import Found, Method, Moment, read_model
 from edgepress.train.ranks import Ranks
@@ -44,7 +43,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch.
+    """What was seen at one look, mostly at the end of an epoch.
 
     Attributes:
         number: from 1.
@@ -149,17 +148,18 @@ class Loop:
     def run(self, per_epoch: int) -> Outcome:
         """Train to the end."""
         steps = max(1, round(self.settings.passes * per_epoch))
+        per_look = max(1, round(self.settings.every * per_epoch))
         saved = time.monotonic()
         while self.step < steps and not self.ended:
-            number = self.step // per_epoch
+            number = self.step // per_look
             with self.listener.stage("epoch") as stage:
-                until = min(steps, (number + 1) * per_epoch)
+                until = min(steps, (number + 1) * per_look)
                 while self.step < until and not self.ended:
                     self._step(Moment(self.step, steps))
                     if time.monotonic() - saved > EVERY and self.step < until:
                         self._save()
                         saved = time.monotonic()
-                stage.note(self._end_epoch(number + 1, Moment(self.step, steps), math.ceil(steps / per_epoch)))
+                stage.note(self._end_epoch(number + 1, Moment(self.step, steps), math.ceil(steps / per_look)))
                 self._save()
                 saved = time.monotonic()
         model = read_model(self.best) if self.best else None
@@ -170,7 +170,7 @@ class Loop:
         batch = self.method.setting.batches.at(moment.step)
         with torch.enable_grad():
             terms = self.method.terms(batch, moment)
-            lr = self.settings.lr * rate_at(moment.step, moment.steps)
+            lr = self.settings.lr * self.method.rate(moment)
             good = self.method.adam.step(terms.total, lr, self.ranks)
         if not good:
             self.ended = (
@@ -203,7 +203,7 @@ class Loop:
         if not self.ended:
             self.method.judged(found, moment)
             if self.settings.patience is not None and self.since >= self.settings.patience:
-                self.ended = f"Training ended early: nothing was better for {self.since} epochs."
+                self.ended = f"Training ended early: nothing was better for {self.since} looks."
         return note_of(row, of, verdict.measure)
 
     def _save(self) -> None:

@@ -18,7 +18,7 @@ import torch
 from edgepress.executor import Executor, write_back
 from edgepress.model import Model
 from edgepress.quality import Verdict
-from edgepress.train.adam import Adam
+from edgepress.train.adam import Adam, rate_at
 from edgepress.train.batches import Batch, Batches
 from edgepress.train.losses import Loss
 from edgepress.train.ranks import Ranks
@@ -112,6 +112,10 @@ class Method(Protocol):
         """The loss of a batch."""
         ...
 
+    def rate(self, moment: Moment) -> float:
+        """Share of the learning rate that a step is made with."""
+        ...
+
     def stepped(self, moment: Moment) -> None:
         """A step was made; ``moment`` is the one behind it."""
         ...
@@ -167,6 +171,10 @@ class Plain:
         found = self.executor.forward(batch.inputs, capture=self.setting.loss.captured, parameters=self.parameters())
         loss = self.setting.loss(found, batch)
         return Terms(loss, float(loss.detach()))
+
+    def rate(self, moment: Moment) -> float:
+        """Up, then down along a cosine."""
+        return rate_at(moment.step, moment.steps)
 
     def stepped(self, moment: Moment) -> None:
         """Nothing happens between steps."""

@@ -13,9 +13,15 @@ from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.train.entropy.relaxed import Relaxed
 from edgepress.train.entropy.straight import Straight
 from edgepress.train.method import Method, Plain, Setting
+from edgepress.train.pruning.anneal import Anneal
+from edgepress.train.pruning.flat import Flat
+from edgepress.train.pruning.masks import Masked
 
 METHODS: Mapping[str, Callable[[Setting], Method]] = {
     "distil": Plain,
+    "flat": Flat,
+    "anneal": Anneal,
+    "mint": Masked,
     "entropy": lambda setting: (Straight if setting.settings.form == "straight" else Relaxed)(setting),
 }
 

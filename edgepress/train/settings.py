@@ -30,11 +30,12 @@ class Settings:
         method: one of ``METHODS``.
         labels: the loss is that of the labels (and of the teacher's answers, where there is one).
         epochs: passes over the samples; may be broken.
+        every: epochs between two looks at the hold-out samples; may be broken.
         batch: samples of one step, all processes together.
         lr: learning rate of Adam; it warms up, then falls to zero along a cosine.
         seed: of the split, of the order of samples and of all draws.
         augment: ``shift`` moves every picture by up to two pixels, ``flip`` also mirrors half of them.
-        patience: epochs without a better result after which training ends; None for no such end.
+        patience: looks without a better result after which training ends; None for no such end.
         max_drop: points of accuracy that may be lost (without labels 0.02 nats of KL divergence each).
         min_sqnr: for models that do not classify: least signal-to-noise ratio, in dB.
         kd: weight of the teacher's answers beside the labels, 0 to 1.
@@ -55,6 +56,7 @@ class Settings:
     method: str = "distil"
     labels: bool = False
     epochs: float | None = None
+    every: float = 1.0
     batch: int = 128
     lr: float = 1e-3
     seed: int = 0
@@ -80,6 +82,7 @@ class Settings:
         _one_of("--form", self.form, FORMS)
         _one_of("--when", self.when, WHENS)
         _require(self.epochs is None or 0 < self.epochs < math.inf, "--epochs", self.epochs, "a number above 0")
+        _require(0 < self.every < math.inf, "--every", self.every, "a number of epochs above 0")
         _require(self.batch >= 1, "--batch", self.batch, "a whole number of 1 or more")
         if self.batch < FEWEST:
             raise InputError(
@@ -102,7 +105,7 @@ class Settings:
             raise InputError(f"--method {self.method} removes until a share of the weights is left: give it by --keep.")
         if self.keep is not None and self.method in ("distil", "entropy"):
             raise InputError(f"--keep says what to remove, which --method {self.method} does not: leave it out.")
-        if self.scratch and self.method in ("distil", "entropy", "anneal"):
+        if self.scratch and self.method in ("entropy", "anneal"):
             raise InputError(
                 f"--from-scratch is of no use with --method {self.method}, which starts from a trained model: leave it "
                 "out."

@@ -5,14 +5,15 @@ from __future__ import annotations
 from edgepress import codec
 from edgepress.model import Model
 
-
-def coded(model: Model) -> bytes | None:
-    """The entropy-coded file; None where this version has no coder."""
-    encode = getattr(codec, "encode", None)
-    return None if encode is None else bytes(encode(model.data))
+SUFFIX = ".epz"
+"""Ending of a coded file."""
 
 
-def coded_size(model: Model) -> int | None:
+def coded(model: Model) -> bytes:
+    """The entropy-coded file, from which the same model is decoded."""
+    return bytes(codec.encode(model.data))
+
+
+def coded_size(model: Model) -> int:
     """Bytes of the coded file."""
-    found = coded(model)
-    return None if found is None else len(found)
+    return len(coded(model))

@@ -74,8 +74,8 @@ def layers_of(model: Model, executor: Executor) -> tuple[Layer, ...]:
     for name in executor.trainable:
         array = model.constants[name]
         if array.ndim >= 2 and array.size >= FEWEST and array.dtype == np.float32:
-            node, axis = axes.get(name, ("", 0))
-            found.append(Layer(name, node, axis % array.ndim, array.shape))
+            owner, axis = axes.get(name, ("", 0))
+            found.append(Layer(name, owner, axis % array.ndim, array.shape))
     return tuple(found)
 
 
@@ -104,9 +104,9 @@ def steps_from(
 ) -> dict[str, float]:
     """One step for each layer, so that rounding to the nearest leaves ``entropy`` bits a weight in the mean.
 
-    Errors of a layer count by its sensitivity F (the mean square of its weights' gradients), and the least loss at equal
-    length has steps in proportion to 1 / sqrt(F) (Gish & Pierce 1968); no step is below the largest weight / 127 or
-    above twice that weight.
+    Errors of a layer count by its sensitivity F (the mean square of its weights' gradients), and the least loss at
+    equal length has steps in proportion to 1 / sqrt(F) (Gish & Pierce 1968); no step is below the largest weight / 127
+    or above twice that weight.
     """
     largest = {layer.name: float(np.abs(model.constants[layer.name]).max()) or 1.0 for layer in layers}
 

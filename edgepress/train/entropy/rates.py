@@ -1,8 +1,8 @@
 """What whole numbers cost in the coded file, as tables that training can look up.
 
-The coder expects of every number a magnitude (mean of its row times mean of its column in the rows before) and has a
-table of probabilities for each of 16 classes of it (:mod:`edgepress.codec.decoder`). Training counts the numbers of now
-by these very classes::
+The coder expects of every number a magnitude (from its row, and its column in the rows before) and has a table of
+probabilities for each class of it (:mod:`edgepress.codec.contexts`). Training counts the numbers of now by these very
+classes::
 
     bits(q | class) = -log2 ((count of q and of -q) / 2 + prior) / total
 
@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from edgepress.codec.decoder import BY_CROSS, CLASSES, LAPLACE, LEVELS, MOST, WEIGHT, Expectation, prior
+from edgepress.codec.contexts import Contexts
+from edgepress.codec.decoder import CLASSES, LAPLACE, MOST, WEIGHT, prior
 
 SHARE = 0.15
 """Weight of the coder's first expectation beside what was counted: it has mostly learned by the end of a file."""
@@ -22,15 +23,7 @@ SHARE = 0.15
 
 def classes_of(whole: np.ndarray) -> np.ndarray:
     """The class of every number of a matrix [rows, columns], as the coder will have it: int64."""
-    rows, columns = whole.shape
-    means = 256 * np.abs(whole).mean(1)
-    edges = np.sqrt(np.array(LEVELS[1:], np.float64) * np.array(LEVELS[:-1], np.float64))
-    expected = Expectation(BY_CROSS, 0, np.searchsorted(edges, means), columns)
-    found = np.empty((rows, columns), np.int64)
-    for row in range(rows):
-        found[row] = expected.classes()
-        expected.learn(whole[row], False)
-    return found
+    return Contexts.of(whole).classes.astype(np.int64)
 
 
 def table_of(whole: np.ndarray, classes: np.ndarray) -> np.ndarray:

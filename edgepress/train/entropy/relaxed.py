@@ -5,8 +5,8 @@
     y ~ N(mu x, var x^2)                local reparametrization: the noise of all weights of an output at once
     bits = n H(mean_i P_ik)             of a layer: the empirical probabilities, made differentiable
 
-At every epoch each weight goes to its likeliest grid point; that model is judged and coded. It takes K numbers for each
-weight and knows no contexts: :mod:`edgepress.train.entropy.straight` measured better. D, a and biases are trained along.
+At every epoch each weight goes to its likeliest grid point; that model is judged and coded. It takes K numbers for
+each weight and knows no contexts: :mod:`edgepress.train.entropy.straight` measured better. D, a and biases are trained.
 
 Source: Wiedemann, Marban, Mueller & Samek 2018 (arXiv 1812.07520), section on the continuous relaxation; Kingma,
 Salimans & Welling 2015 (local reparametrization).

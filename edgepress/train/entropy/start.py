@@ -74,7 +74,7 @@ def start_of(
     whole = {}
     for layer in layers:
         found = joint.rounded.get(layer.node)
-        same = found is not None and np.array_equal(found.scale, wanted[layer.node].scale)
+        same = found is not None and bool((found.scale == np.float32(steps[layer.name])).all())
         nearest = np.rint(layer.matrix(model.constants[layer.name]) / steps[layer.name])
         whole[layer.name] = layer.matrix(found.values).astype(np.float64) if found is not None and same else nearest
     names = {layer.name for layer in layers}

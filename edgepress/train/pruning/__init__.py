@@ -1,0 +1,1 @@
+"""Training that removes units on the way: for real (flat, anneal), or by masks (mint)."""
