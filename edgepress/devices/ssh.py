@@ -42,6 +42,8 @@ class Ssh:
     def __init__(self, spec: Spec) -> None:
         """Use a device."""
         self.spec = spec.text
+        self.name = spec.text.partition("?")[0]
+        """For messages: the settings are long."""
         self.cpus = spec.cpus()
         self.native: Native | None = spec.native()
         python = spec.settings.get("python", "python3")
@@ -70,7 +72,7 @@ class Ssh:
 
     @cached_property
     def _connection(self) -> Connection:
-        return Connection(self.spec, self._words, self._host, self._parent)
+        return Connection(self.name, self._words, self._host, self._parent)
 
     @property
     def folder(self) -> str:
@@ -83,13 +85,13 @@ class Ssh:
         with source.open("rb") as content:
             done = self._done(words, content, TIMEOUT_S)
         if done.status:
-            raise DeviceError(f"{self.spec}: {name} cannot be written there ({_last(done)}): {_room(done)}.")
+            raise DeviceError(f"{self.name}: {name} cannot be written there ({_last(done)}): {_room(done)}.")
 
     def pull(self, name: str, target: Path) -> None:
         """Copy a file back."""
         done = self.run(["cat", check_name(name)])
         if done.status:
-            raise DeviceError(f"{self.spec}: {name} cannot be fetched ({_last(done)}).")
+            raise DeviceError(f"{self.name}: {name} cannot be fetched ({_last(done)}).")
         beside = target.with_name(f"{target.name}.part")
         beside.write_bytes(done.stdout)
         beside.replace(target)
@@ -108,7 +110,7 @@ class Ssh:
             try:
                 stdout, stderr = client.communicate(content, timeout)
             except subprocess.TimeoutExpired:
-                raise DeviceError(f"{self.spec}: no answer within {timeout:g} s: the model may be too large.") from None
+                raise DeviceError(f"{self.name}: no answer within {timeout:g} s: the model may be too large.") from None
             finally:
                 if client.returncode is None:
                     client.kill()
@@ -128,18 +130,18 @@ class Ssh:
             _, _, written = stdout.partition(b"%s\n" % mark)
             return Done(signalled(int(how)), written, errors)
         if how == b"missing":
-            raise DeviceError(f"{self.spec}: there is no program {program} there: name another by ?python=PATH.")
+            raise DeviceError(f"{self.name}: there is no program {program} there: name another by ?python=PATH.")
         if how == b"full":
-            raise DeviceError(f"{self.spec}: the disk there is full: make room, or name another place by ?folder=PATH.")
+            raise DeviceError(f"{self.name}: the disk there is full: make room, or name another place by ?folder=PATH.")
         if how == b"gone":
-            raise DeviceError(f"{self.spec}: somebody has removed {self.folder} there: run it again.")
+            raise DeviceError(f"{self.name}: somebody has removed {self.folder} there: run it again.")
         reason = self._connection.lost()
         if reason is not None:
             raise self._cut(reason)
-        raise DeviceError(f"{self.spec}: the shell of {program} was ended there ({_last(Done(1, b'', stderr))}).")
+        raise DeviceError(f"{self.name}: the shell of {program} was ended there ({_last(Done(1, b'', stderr))}).")
 
     def _cut(self, reason: str) -> DeviceError:
-        return DeviceError(f"{self.spec}: the connection broke ({reason}): look after the network and run it again.")
+        return DeviceError(f"{self.name}: the connection broke ({reason}): look after the network and run it again.")
 
     def _stop(self, number: str) -> None:
         """End a program whose end nobody awaits any more; the connection as well, if that cannot be done."""
