@@ -252,7 +252,7 @@ def test_every_opening_opens_every_session_in_an_order_of_its_own(clock: Clock) 
 def test_rounds_take_as_long_as_the_opening_and_no_longer(clock: Clock) -> None:
     _, openings = race("ab", seconds=1.0)
     opening, of_one = 2 * (LOAD_MS + 5), 2 * 6  # ms: two sessions; two visits of 6 runs
-    assert set(openings) == {math.ceil(opening / of_one)}
+    assert set(openings[:-1]) == {math.ceil(opening / of_one)} and len(openings) > 10  # the time ends the last one
 
 
 def test_memory_of_another_size_lies_before_every_session(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,20 +353,29 @@ def test_a_report_without_openings_has_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "openings", "goes_on"),
+    ("elapsed", "done", "goes_on", "fewest"),
     [
-        (0.0, [], True),
-        (0.0, [4] * 6, True),
-        (6.0, [2] * 9, True),
-        (6.0, [2] * 10, False),
-        (6.0, [10] * 5, True),
-        (6.0, [10] * 6, False),
-        (24.0, [4], True),
-        (24.0, [5], False),
+        (0.0, 0, True, 6),
+        (0.0, 20, True, 6),
+        (6.0, 19, True, 6),
+        (6.0, 20, False, 6),
+        (23.9, 4, True, 6),
+        (24.0, 4, True, 1),
+        (24.0, 5, False, 1),
     ],
 )
-def test_when_the_rounds_end(elapsed: float, openings: list[int], goes_on: bool) -> None:
-    assert agent._goes_on(elapsed, openings, 6.0, 20, 4) is goes_on
+def test_when_the_rounds_end(elapsed: float, done: int, goes_on: bool, fewest: int) -> None:
+    assert agent._more_rounds(elapsed, done, 6.0, 20, 4) is goes_on
+    assert agent._fewest(elapsed, 6.0, 4) == fewest
+
+
+def test_a_model_that_opens_for_long_is_not_run_for_as_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "LOAD_MS", 3000.0)
+    _, openings = race("ab", seconds=1.0, rounds=20)
+    assert openings == [5]  # six seconds: over time after the first opening, and five rounds are insisted on
+    _, openings = race("ab", seconds=10.0, rounds=20)
+    assert openings[0] > 100 and len(openings) == 6  # the time is up after the second: six openings are insisted on
+    assert openings[2:] == [1, 1, 1, 1]
 
 
 def test_a_hot_machine_is_waited_for_outside_of_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

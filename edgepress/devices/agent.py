@@ -257,8 +257,8 @@ def take_turns(
 
     Every opening opens all sessions anew, in an order of its own and with memory of random size between them: how fast
     a session is depends on where its memory lies, and only other places tell how much. Rounds follow until they took as
-    long as the opening; every round visits all racers, in an order of its own. Their visits are lists of single runs
-    (ms), one per round.
+    long as the opening, or the time is up; every round visits all racers, in an order of its own. Their visits are lists
+    of single runs (ms), one per round.
 
     Returns:
         The number of rounds of every opening.
@@ -268,14 +268,19 @@ def take_turns(
     random = numpy.random.default_rng(seed)
     openings: List[int] = []
     begin, cooled = time.perf_counter(), 0.0
-    while _goes_on(time.perf_counter() - begin - cooled, openings, seconds, min_rounds, overtime):
+
+    def wanted(done: int) -> bool:
+        """Whether there are still rounds to take, when so many were."""
+        return _more_rounds(time.perf_counter() - begin - cooled, done, seconds, min_rounds, overtime)
+
+    while wanted(sum(openings)) or len(openings) < _fewest(time.perf_counter() - begin - cooled, seconds, overtime):
         cooled += cool_down(max_temp_c)
         start = time.perf_counter()
         between = [_opened_at_random(racers[place], feeds[0], random) for place in random.permutation(len(racers))]
         if not openings:
             _same_effort(racers)
         ready, done = time.perf_counter(), 0
-        while not done or time.perf_counter() - ready < ready - start:
+        while not done or (time.perf_counter() - ready < ready - start and wanted(sum(openings) + done)):
             feed = feeds[(sum(openings) + done) % len(feeds)]
             for place in random.permutation(len(racers)):
                 racers[place].visits.append(visit(racers[place].run, feed, racers[place].runs))
@@ -304,10 +309,14 @@ def _same_effort(racers: Sequence[Racer]) -> None:
         racer.runs = runs_per_visit(first if alike else racer.run_ms)
 
 
-def _goes_on(elapsed: float, openings: Sequence[int], seconds: float, min_rounds: int, overtime: float) -> bool:
+def _more_rounds(elapsed: float, done: int, seconds: float, min_rounds: int, overtime: float) -> bool:
     late = elapsed >= overtime * max(seconds, 1.0)
-    rounds = min(min_rounds, FEWEST_ROUNDS) if late else min_rounds
-    return elapsed < seconds or sum(openings) < rounds or len(openings) < (1 if late else FEWEST_OPENINGS)
+    return elapsed < seconds or done < (min(min_rounds, FEWEST_ROUNDS) if late else min_rounds)
+
+
+def _fewest(elapsed: float, seconds: float, overtime: float) -> int:
+    """Openings that are insisted on."""
+    return 1 if elapsed >= overtime * max(seconds, 1.0) else FEWEST_OPENINGS
 
 
 def cool_down(max_temp_c: Optional[float]) -> float:
