@@ -11,11 +11,12 @@ of arithmetic coding" (arXiv 1311.2540); Giesen 2014, "Interleaved entropy coder
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
-from edgepress.codec.decoder import CHUNK, COARSE, EMPTY, FINE, MOST_LANES, Tables, number
+from edgepress.codec.decoder import CHUNK, COARSE, EMPTY, FINE, LEANINGS, MOST_LANES, Tables, number
 
 PER_LANE = 4096
 """Symbols that pay for the state of a lane: about half a kilobyte of codes for four bytes."""
@@ -34,6 +35,25 @@ def lanes_for(symbols: int, widest: int) -> int:
     return 1 if symbols <= FEW_SYMBOLS else max(2, min(MOST_LANES, symbols // PER_LANE, widest))
 
 
+class Learned:
+    """All tables of a file: of matrices, of levels of rows, of kernels."""
+
+    def __init__(self, precision: int) -> None:
+        """Tables that have learned nothing."""
+        self.tables, self.levels, self.kernels = Tables(precision), Tables(precision), Tables(precision, LEANINGS)
+
+    @property
+    def precision(self) -> int:
+        """Bits of a frequency."""
+        return self.tables.precision
+
+    def twin(self) -> Learned:
+        """Tables that have learned the same, to try something with."""
+        made = Learned.__new__(Learned)
+        made.tables, made.levels, made.kernels = _twin(self.tables), _twin(self.levels), _twin(self.kernels)
+        return made
+
+
 class Coder:
     """Collects symbols; ``finish`` gives the section of codes.
 
@@ -43,8 +63,7 @@ class Coder:
     def __init__(self, lanes: int) -> None:
         """Code into ``lanes`` lanes."""
         self.lanes = lanes
-        precision = FINE if lanes == 1 else COARSE
-        self.tables, self.levels = Tables(precision), Tables(precision)
+        self.learned = Learned(FINE if lanes == 1 else COARSE)
         self.ideal = 0.0
         self._rows: list[tuple[np.ndarray, np.ndarray]] = []
         self._open = 0
@@ -107,10 +126,7 @@ def cost(tables: Tables, classes: Any, symbols: np.ndarray) -> float:
     return float(len(symbols) * tables.precision - np.log2(frequencies).sum())
 
 
-def twin(tables: Tables) -> Tables:
-    """Tables that have learned the same, to try something with."""
-    made = Tables(tables.precision)
-    made.counts = tables.counts.copy()
-    made.width, made.pending = tables.width, list(tables.pending)
-    made.limit = tables.limit
+def _twin(tables: Tables) -> Tables:
+    made = copy.copy(tables)
+    made.counts, made.pending = tables.counts.copy(), list(tables.pending)
     return made

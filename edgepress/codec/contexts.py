@@ -9,7 +9,9 @@
 The class of a number is that of the magnitude that the coder expects there: from the mean magnitude of its row, which
 the file tells, and that of its column in the rows before (or of neither, whatever is cheapest for this matrix). So a
 row or a column of small numbers is cheap as a whole, and its zeros are the cheapest of all. Tables are those that the
-coder ends with, and the priors that it starts from count in them: values that never occurred have finite lengths. A
+coder ends with, and the priors that it starts from count in them: values that never occurred have finite lengths. What
+neighbours in the kernel of a convolution tell (``decoder.Expectation``) is left out of the classes: it favours signs,
+not sizes, and moves with every number; ``matrix_bits`` has it. A
 step of training that moves numbers between neighbours interpolates ``bits``; classes and tables change slowly, so that
 it is enough to take them anew every so many steps.
 """
@@ -22,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from edgepress.codec import matrices
-from edgepress.codec.coder import cost
-from edgepress.codec.decoder import ALIKE, FINE, MOST, Tables
+from edgepress.codec.coder import Learned, cost
+from edgepress.codec.decoder import ALIKE, CLASSES, FINE, LAPLACE, MOST, WEIGHT, Tables, prior
 
 VALUES = 2 * MOST + 1
 """Values that a table has a length for: -MOST .. MOST; beyond it every further step costs what the last one did."""
@@ -34,7 +36,7 @@ class Contexts:
     """The classes of a matrix and what its numbers cost in each.
 
     Attributes:
-        classes: uint8 ``[rows, columns]``.
+        classes: uint8, as many as numbers, below ``decoder.CLASSES``.
         bits: code lengths, float64 ``[classes, VALUES]``; value ``v`` is at ``v + MOST``.
         offset: what is taken off a number before it is looked up (0 for weights about zero).
         shift: low bits that are coded as they are, at a bit each (0 for numbers of mean magnitude up to 6).
@@ -50,26 +52,27 @@ class Contexts:
         """The contexts that the coder has in a matrix, coded by itself.
 
         Args:
-            values: whole numbers ``[rows, columns]``: one row for each output channel, as in the file.
+            values: whole numbers ``[rows, columns, ...]``: one row for each output channel, as in the file; what is
+                beyond two axes is the kernel of a convolution.
         """
         matrix = _matrix(values)
-        tables, levels = Tables(FINE), Tables(FINE)
-        _, way = matrices.best(matrix, tables, levels, 1)
-        classes: list[np.ndarray] = []
+        learned = Learned(FINE)
+        _, way = matrices.best(matrix, learned, 1)
+        rows: list[np.ndarray] = []
 
         def row(which: Tables, expected: Any, symbols: np.ndarray) -> None:
-            if which is tables:
-                classes.append(np.broadcast_to(np.asarray(expected, np.uint8), symbols.shape))
+            if which is not learned.levels:
+                rows.append(np.broadcast_to(np.asarray(expected // which.leanings, np.uint8), symbols.shape))
             which.learn(expected, symbols)
 
-        matrices.walk(matrix, way, tables, levels, 1, row)
-        tables.begin(MOST, None)  # counts the last symbols
-        shape = matrix.symbols.shape[::-1] if way.turned and way.mode != ALIKE else matrix.symbols.shape
-        found = np.concatenate(classes).reshape(shape) if classes else np.zeros(shape, np.uint8)
-        placed = found.T if shape != matrix.symbols.shape else found
-        counts = tables.counts.astype(np.float64)
+        matrices.walk(matrix, way, learned, 1, row)
+        found = np.concatenate(rows) if rows else np.zeros(0, np.uint8)
+        classes = found if way.mode == ALIKE or not len(found) else way.layout(found.size).back(found)
+        places = classes.astype(np.int64) * VALUES + matrix.symbols + MOST
+        met = np.bincount(places, minlength=CLASSES * VALUES).reshape(CLASSES, VALUES) * WEIGHT
+        counts = (met + prior(LAPLACE if way.prior is None else way.prior)).astype(np.float64)
         bits = np.log2(counts.sum(1, keepdims=True)) - np.log2(counts)
-        return cls(np.ascontiguousarray(placed), bits, matrix.offset, matrix.shift)
+        return cls(classes.reshape(np.shape(values)), bits, matrix.offset, matrix.shift)
 
     def lengths(self, classes: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bits of numbers in places of some classes: float64 of their common shape."""
@@ -81,17 +84,17 @@ class Contexts:
 
 
 def matrix_bits(values: np.ndarray) -> float:
-    """Bits of a matrix of whole numbers ``[rows, columns]`` that is coded by itself: codes, low bits and recipe."""
+    """Bits of whole numbers ``[rows, columns, ...]`` that are coded by themselves: codes, low bits and recipe."""
     matrix = _matrix(values)
-    tables, levels = Tables(FINE), Tables(FINE)
-    _, way = matrices.best(matrix, tables, levels, 1)
+    learned = Learned(FINE)
+    _, way = matrices.best(matrix, learned, 1)
     spent = matrix.fixed_bits + 8 * len(matrices.recipe(matrix, way))
 
     def row(which: Tables, classes: Any, symbols: np.ndarray) -> None:
         nonlocal spent
         spent += cost(which, classes, symbols)
 
-    matrices.walk(matrix, way, tables, levels, 1, row)
+    matrices.walk(matrix, way, learned, 1, row)
     return spent
 
 
@@ -99,4 +102,4 @@ def _matrix(values: np.ndarray) -> matrices.Matrix:
     whole = np.asarray(values)
     if whole.dtype.kind == "f":
         whole = np.rint(whole).astype(np.int64)
-    return matrices.Matrix.of(whole.reshape(len(whole), -1), whole[:1].size, FINE)
+    return matrices.Matrix.of(whole, whole.shape, FINE)

@@ -204,7 +204,7 @@ def expanded(data: bytes, most: int) -> bytes:
     return made
 
 
-# --- bytes that are guessed, bit by bit ---
+# --- bytes that are guessed, bit by bit ------------------------------------------------------------------------------
 
 SQUASH = (1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607, 3785,
           3901, 3975, 4022, 4050, 4068, 4079, 4085, 4089, 4092, 4093, 4094)  # fmt: skip
@@ -346,8 +346,8 @@ class Guess:
         recent = bytes(self.past[-4:])
         if not self.length and recent in self.places:
             self.match, self.length = self.places[recent], 1
-            while self.length < LONGEST_MATCH and self.past[self.match - self.length - 1 : self.match - self.length] == \
-                    self.past[-self.length - 1 : len(self.past) - self.length]:  # fmt: skip
+            before = self.past[: self.match - 1]
+            while self.length < LONGEST_MATCH and before[-self.length :] == self.past[-1 - self.length : -1]:
                 self.length += 1
         self.places[recent] = len(self.past)
 
@@ -501,7 +501,6 @@ class Hole:
         for each in dims:
             self.count *= each
         self.size = -(-self.count * self.bits // 8)
-        self.columns = self.count // self.dims[0] if len(self.dims) > 1 and self.dims[0] else self.count
         if not self.bits or not 0 <= self.count < 1 << 48:
             raise _damaged("a tensor has an impossible shape")
 
@@ -649,12 +648,18 @@ class Tables:
     ``learn`` with the same symbols in the same order, so both have the same tables.
     """
 
-    def __init__(self, precision: int) -> None:
-        """Tables that know only the priors; ``precision`` is the bits of a frequency."""
-        self.precision = precision
-        self.counts = prior(LAPLACE).copy()
+    def __init__(self, precision: int, leanings: int = 1) -> None:
+        """Tables that know only the priors; ``precision`` is the bits of a frequency.
+
+        With ``leanings`` there are as many tables in place of each, one after the other.
+        """
+        self.precision, self.leanings, self.classes = precision, leanings, CLASSES * leanings
+        self.counts = self._prior(LAPLACE)
         self.pending: List[np.ndarray] = []
         self.begin(MOST, LAPLACE)
+
+    def _prior(self, shape: int) -> np.ndarray:
+        return np.repeat(prior(shape), self.leanings, 0)
 
     def begin(self, limit: int, shape: Optional[int]) -> None:
         """A new matrix of symbols -limit .. limit; ``shape`` forgets all that was learned before."""
@@ -665,7 +670,7 @@ class Tables:
             most = MEMORY * WEIGHT
             self.counts = np.where(total > most, np.maximum(1, self.counts * most // total), self.counts)
         else:
-            self.counts = prior(shape).copy()
+            self.counts = self._prior(shape)
         self.limit, self.width = limit, 2 * limit + 1
         self.waiting, self.seen = 0, 0
         self._renew()
@@ -679,9 +684,9 @@ class Tables:
             self._renew()
 
     def _count(self) -> None:
-        met = np.bincount(np.concatenate(self.pending), minlength=CLASSES * self.width)
+        met = np.bincount(np.concatenate(self.pending), minlength=self.classes * self.width)
         low = MOST - self.limit
-        self.counts[:, low : low + self.width] += met.reshape(CLASSES, self.width) * WEIGHT
+        self.counts[:, low : low + self.width] += met.reshape(self.classes, self.width) * WEIGHT
         self.seen += self.waiting
         self.pending, self.waiting = [], 0
 
@@ -689,7 +694,7 @@ class Tables:
         low, whole = MOST - self.limit, 1 << self.precision
         counts = self.counts[:, low : low + self.width]
         made = 1 + counts * (whole - self.width) // counts.sum(1, keepdims=True)
-        made[np.arange(CLASSES), counts.argmax(1)] += whole - made.sum(1)
+        made[np.arange(self.classes), counts.argmax(1)] += whole - made.sum(1)
         self.frequencies = made
         self.starts = np.cumsum(made, 1) - made
         self.lookup: Any = None
@@ -697,7 +702,10 @@ class Tables:
 
 # --- what is expected of each number of a matrix --------------------------------------------------------------------
 
-ALIKE, BY_ROW, BY_CROSS = 0, 1, 2
+ALIKE, BY_ROW, BY_CROSS, IN_KERNEL = 0, 1, 2, 3
+
+LEANINGS = 4
+"""How far the neighbours in a kernel lean to one side: 0, 1, 2, more."""
 
 LEVELS = (2, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 51, 64, 81, 102, 128, 161, 203, 256, 323, 406, 512, 645, 813,
           1024, 1290, 1625, 2048, 2580, 3251, 4096, 5161, 6502)  # fmt: skip
@@ -710,19 +718,28 @@ RAMP = 5
 class Expectation:
     """Classes of the numbers of a matrix, row by row, known before the row is.
 
-    mode      class of (row, column)
-    ALIKE     the same everywhere
-    BY_ROW    by the level of the row, which the file tells
-    BY_CROSS  by level of the row times mean magnitude of the column in the rows before, over the mean level
+    mode       class of (row, column)
+    ALIKE      the same everywhere
+    BY_ROW     by the level of the row, which the file tells
+    BY_CROSS   by level of the row times mean magnitude of the column in the rows before, over the mean level
+    IN_KERNEL  the same, and by the sum of the neighbours to the left and above in the kernel of a convolution:
+               its rows are the places of a kernel, one kernel after the other, its columns are channels.
+               Where the sum is below 0, ``signs`` is -1, and the symbols stand for the numbers of the other sign.
     """
 
-    def __init__(self, mode: int, mean: int, levels: np.ndarray, columns: int) -> None:
-        """``mean`` counts where all are alike, ``levels`` [rows] where they are not."""
-        self.mode, self.columns, self.row = mode, columns, 0
+    def __init__(
+        self, mode: int, mean: int, levels: np.ndarray, columns: int, kernel: Tuple[int, int] = (1, 1)
+    ) -> None:
+        """``mean`` counts where all are alike, ``levels`` [rows] where they are not; ``kernel``: places, width."""
+        self.mode, self.row = mode, 0
+        self.places, self.width = kernel
         self.alike = int(CLASS_OF[min(mean, EDGES[-1])])
         self.rows = np.array(LEVELS, np.int64)[levels]
         self.middle = max(1, int(self.rows.sum()) // max(1, len(self.rows)))
         self.column = np.full(columns, self.middle >> 1, np.int64)
+        self.nothing = np.zeros(columns, np.int8)
+        self.recent: List[np.ndarray] = []
+        self.signs: Any = None
 
     def classes(self) -> Any:
         """Classes of the next row: one number, or int64 ``[columns]``."""
@@ -732,17 +749,29 @@ class Expectation:
         if self.mode == BY_ROW:
             return int(CLASS_OF[min(level * UNIT >> 8, EDGES[-1])])
         factor = level * UNIT * 512 // self.middle
-        return CLASS_OF[np.minimum(self.column * factor >> 16, EDGES[-1])]
+        made = CLASS_OF[np.minimum(self.column * factor >> 16, EDGES[-1])]
+        if self.mode == BY_CROSS:
+            return made
+        place = self.row % self.places
+        if place == 0:
+            self.recent = []
+        left = self.recent[place - 1] if place % self.width else self.nothing
+        above = self.recent[place - self.width] if place >= self.width else self.nothing
+        leaning = left + above
+        self.signs = np.where(leaning < 0, -1, 1).astype(np.int8)
+        return made * LEANINGS + np.minimum(np.abs(leaning), LEANINGS - 1)
 
     def learn(self, numbers: np.ndarray, floored: bool) -> None:
         """Go on to the next row; of numbers whose low bits were cut off, -1 is as near to zero as 0."""
-        if self.mode == BY_CROSS:
+        if self.mode >= BY_CROSS:
             wide = numbers.astype(np.int64)
             scaled = (wide ^ wide >> 63 if floored else np.abs(wide)) << 7
             if self.row < 1 << RAMP:
                 self.column = (self.column * (self.row + 2) + scaled) // (self.row + 3)
             else:
                 self.column += (scaled - self.column) >> RAMP
+        if self.mode == IN_KERNEL:
+            self.recent.append(numbers)
         self.row += 1
 
 
@@ -776,6 +805,7 @@ class Codes:
         self.coder: Any = Single(source) if lanes == 1 else Lanes(source, lanes)
         precision = FINE if lanes == 1 else COARSE
         self.tables, self.levels = Tables(precision), Tables(precision)
+        self.kernels = Tables(precision, LEANINGS)
 
     def row(self, tables: Tables, classes: Any, count: int) -> np.ndarray:
         """The next ``count`` symbols, learned: uint8, 0 .. 2 limit."""
@@ -897,7 +927,7 @@ class Lanes:
 def _lookup(tables: Tables) -> Tuple[np.ndarray, np.ndarray]:
     """The symbol of every class and slot; the frequency and start (high and low 16 bits) of every class and symbol."""
     frequencies = tables.frequencies.ravel()
-    symbols = np.repeat(np.tile(np.arange(tables.width, dtype=np.uint8), CLASSES), frequencies)
+    symbols = np.repeat(np.tile(np.arange(tables.width, dtype=np.uint8), tables.classes), frequencies)
     return symbols, (frequencies << 16 | tables.starts.ravel()).astype(np.uint32)
 
 
@@ -912,54 +942,97 @@ LEVEL_CLASS = 8
 BLOCK = 1 << 20
 
 
-def matrix(recipe: Bytes, codes: Codes, side: Bytes, count: int, columns: int) -> np.ndarray:
+class Layout:
+    """How the numbers of a tensor are laid out as a matrix: the same at both ends.
+
+    ``outer x inner x places`` numbers as the tensor has them. Without a kernel there is one place, rows are outer and
+    columns inner, or the other way round where ``turned``. With one, a row is one place of all inner kernels of an
+    outer index (the other way round where turned).
+    """
+
+    def __init__(self, count: int, columns: int, places: int, width: int, turned: bool) -> None:
+        """``count`` numbers, ``columns`` of them for each outer index; ``places`` of a kernel, in rows of ``width``."""
+        columns, places = max(1, columns), max(1, places)
+        self.shape = (count // columns, columns // places, places)
+        self.kernel, self.turned = (places, max(1, width)), turned
+        if self.shape[0] * self.shape[1] * self.shape[2] != count or places % self.kernel[1]:
+            raise _damaged("a matrix has an impossible shape")
+        first, second = self.shape[1::-1] if turned else self.shape[:2]
+        self.rows, self.columns = first * places, second
+        self.levels = self.rows if first == 1 else first
+        """How many levels there are: one for each first index, or for each row if there is a single one."""
+
+    def each_row(self, levels: np.ndarray) -> np.ndarray:
+        """The level of every row."""
+        return np.repeat(levels, self.rows // max(1, self.levels))
+
+    def laid(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers in the order of the tensor as the matrix, ``[rows, columns]``."""
+        axes = (1, 2, 0) if self.turned else (0, 2, 1)
+        return np.ascontiguousarray(numbers.reshape(self.shape).transpose(axes)).reshape(self.rows, self.columns)
+
+    def back(self, numbers: np.ndarray) -> np.ndarray:
+        """A matrix in the order of the tensor, flat."""
+        outer, inner, places = self.shape
+        if self.turned:
+            return np.ascontiguousarray(numbers.reshape(inner, places, outer).transpose(2, 0, 1)).ravel()
+        return np.ascontiguousarray(numbers.reshape(outer, places, inner).transpose(0, 2, 1)).ravel()
+
+
+def matrix(recipe: Bytes, codes: Codes, side: Bytes, count: int, shape: Sequence[int]) -> np.ndarray:
     """Whole numbers as their recipe says: ``count`` of them, in order, int8 to int64.
 
-    The recipe: flags, limit; the number of columns if it is not that of the tensor; offset and shift if there are any;
-    then the mean (``ALIKE``), or base and limit of the levels of rows.
+    The recipe: flags, limit; columns, places of a kernel and its width if they are not those of the tensor's ``shape``;
+    offset and shift if there are any; then the mean (``ALIKE``), or base and limit of the levels of rows.
     """
     flags, limit = recipe.byte(), recipe.byte()
     if limit > MOST:
         raise _damaged("it names an impossible symbol")
+    columns, places, width = shape_of(shape, count)
     if flags & COLUMNS:
-        columns = recipe.number()
+        columns, places, width = recipe.number(), recipe.number(), recipe.number()
     offset, shift = (recipe.signed(), recipe.byte()) if flags & SHIFTED else (0, 0)
     if shift > 62:
         raise _damaged("it names an impossible shift")
-    columns = max(1, columns)
-    rows = count // columns
-    if rows * columns != count:
-        raise _damaged("a matrix has an impossible shape")
-    if flags & TURNED:
-        rows, columns = columns, rows
-    codes.tables.begin(limit, LAPLACE if flags & FRESH_LAPLACE else GAUSS if flags & FRESH_GAUSS else None)
-    made = _coded_rows(recipe, codes, flags & MODE, count, rows, columns, bool(shift))
-    if flags & TURNED:
-        made = np.ascontiguousarray(made.reshape(rows, columns).T).ravel()
+    mode = flags & MODE
+    layout = Layout(count, columns, *((places, width) if mode == IN_KERNEL else (1, 1)), turned=bool(flags & TURNED))
+    tables = codes.kernels if mode == IN_KERNEL else codes.tables
+    tables.begin(limit, LAPLACE if flags & FRESH_LAPLACE else GAUSS if flags & FRESH_GAUSS else None)
+    made = _coded_rows(recipe, codes, tables, mode, layout, bool(shift))
     if flags & (ESCAPES | SHIFTED):
         return _corrected(made, side, limit if flags & ESCAPES else 0, shift, offset)
     return made
 
 
-def _coded_rows(
-    recipe: Bytes, codes: Codes, mode: int, count: int, rows: int, columns: int, floored: bool
-) -> np.ndarray:
+def shape_of(shape: Sequence[int], count: int) -> Tuple[int, int, int]:
+    """Columns, places of a kernel and its width, of a tensor of some shape: kernels are what is beyond two axes."""
+    columns = count // shape[0] if len(shape) > 1 and shape[0] else count
+    places = 1
+    for size in shape[2:]:
+        places *= size
+    return columns, max(1, places), max(1, shape[-1]) if len(shape) > 2 else 1
+
+
+def _coded_rows(recipe: Bytes, codes: Codes, tables: Tables, mode: int, layout: Layout, floored: bool) -> np.ndarray:
+    count = layout.rows * layout.columns
     made = np.empty(count, np.int8)
-    limit, tables = codes.tables.limit, codes.tables
     if mode == ALIKE:
         expectation = Expectation(mode, recipe.number(), np.zeros(0, np.int64), 0)
         lengths = widths(count, codes.lanes)
     else:
-        expectation = Expectation(mode, 0, _levels(recipe, codes, rows), columns)
-        lengths = [columns] * rows if count else []
+        levels = layout.each_row(_levels(recipe, codes, layout.levels if count else 0))
+        expectation = Expectation(mode, 0, levels, layout.columns, layout.kernel)
+        lengths = [layout.columns] * layout.rows if count else []
     start = 0
     for length in lengths:
         row = made[start : start + length]
         row[:] = codes.row(tables, expectation.classes(), length)
-        row -= limit
+        row -= tables.limit
+        if mode == IN_KERNEL:
+            row *= expectation.signs
         expectation.learn(row, floored)
         start += length
-    return made
+    return made if mode == ALIKE or not count else layout.back(made)
 
 
 def _levels(recipe: Bytes, codes: Codes, rows: int) -> np.ndarray:
@@ -1065,7 +1138,7 @@ class Values:
         return expanded(self.side.take(self.side.number()), size)
 
     def _whole(self, hole: Hole) -> np.ndarray:
-        return matrix(self.recipes, self.codes, self.side, hole.count, hole.columns)
+        return matrix(self.recipes, self.codes, self.side, hole.count, hole.dims)
 
     def _stored(self, hole: Hole) -> bytes:
         return self._blob(hole.size)
@@ -1086,7 +1159,7 @@ class Values:
         kind = flags & 3
         if kind == STEP_GRID:
             base = struct.unpack("<d", self.recipes.take(8))[0]
-            steps = grid_steps(base, matrix(self.recipes, self.codes, self.side, rows, rows))
+            steps = grid_steps(base, matrix(self.recipes, self.codes, self.side, rows, ()))
         elif kind == STEP_EACH:
             steps = np.frombuffer(self._blob(4 * rows), "<f4")
         else:
@@ -1127,7 +1200,7 @@ class Values:
         if not 2 <= base <= 256 or not 1 <= each <= 63 or count < 0 or count * 8 > self.room * 64:
             raise _damaged("it names impossible digits")
         digits = np.zeros(hole.count * each, np.int64)
-        digits[:count] = matrix(self.recipes, self.codes, self.side, count, count)
+        digits[:count] = matrix(self.recipes, self.codes, self.side, count, ())
         powers = np.array([base**place % (1 << 64) for place in range(each)], np.uint64)
         words = (digits.astype(np.uint64).reshape(-1, each) * powers).sum(1, dtype=np.uint64)
         return np.asarray(words.astype(_kind(hole)))

@@ -8,7 +8,7 @@ same that way is kept as plain bytes, compressed.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgepress.codec import decoder, tensors, wire
 from edgepress.codec.coder import Coder, lanes_for
@@ -82,22 +82,34 @@ def _comes_back(data: bytes, model: bytes) -> bool:
 
 def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
     symbols = sum(hole.count for hole, _ in tokens.holes)
-    widest = max((max(hole.columns, hole.count // max(1, hole.columns)) for hole, _ in tokens.holes), default=1)
+    widest = max((_widest(hole) for hole, _ in tokens.holes), default=1)
     coder = Coder(lanes_for(symbols, widest))
     recipes: list[bytes] = []
     side = bytearray()
-    account = [_one(hole, data, coder, recipes, side) for hole, data in tokens.holes]
-    head = squeezed_head(tokens.graph, recipes)
+    account = [_one(hole, data, coder, tokens.shapes, recipes, side) for hole, data in tokens.holes]
+    codes = coder.finish()
+    head = squeezed_head(tokens.graph, recipes, len(codes) + len(side))
     start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
-    file = start + b"".join(_section(each) for each in (head, coder.finish(), bytes(side)))
-    return Coded(file, tuple(account), len(file) - round(sum(each.bits for each in account) / 8), len(model))
+    file = start + b"".join(_section(each) for each in (head, codes, bytes(side)))
+    share = len(head) / max(1, len(tokens.graph) + sum(map(len, recipes)))
+    told = tuple(
+        replace(each, bits=each.bits + 8 * share * len(recipe)) for each, recipe in zip(account, recipes, strict=True)
+    )
+    return Coded(file, told, len(file) - round(sum(each.bits for each in told) / 8), len(model))
 
 
-def _one(hole: Hole, data: memoryview, coder: Coder, recipes: list[bytes], side: bytearray) -> CodedTensor:
-    candidate, ways = tensors.cheapest(hole, data, coder)
+def _widest(hole: Hole) -> int:
+    columns = decoder.shape_of(hole.dims, hole.count)[0]
+    return max(columns, hole.count // max(1, columns))
+
+
+def _one(
+    hole: Hole, data: memoryview, coder: Coder, shapes: tensors.Shapes, recipes: list[bytes], side: bytearray
+) -> CodedTensor:
+    candidate, ways = tensors.cheapest(hole, data, coder, shapes)
     before, ideal = len(side), coder.ideal
     recipes.append(candidate.write(ways, coder, side))
-    bits = coder.ideal - ideal + 8 * (len(side) - before + len(recipes[-1]))
+    bits = coder.ideal - ideal + 8 * (len(side) - before)
     return CodedTensor(candidate.name, hole.count, len(data), bits)
 
 

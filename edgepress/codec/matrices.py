@@ -9,15 +9,38 @@ ways are tried on what the tables have learned so far; of large matrices, on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgepress.codec import decoder
-from edgepress.codec.coder import Coder, cost, twin
-from edgepress.codec.decoder import ALIKE, BY_CROSS, BY_ROW, GAUSS, LAPLACE, LEVELS, MOST, Expectation, Tables, number
+from edgepress.codec.coder import Coder, Learned, cost
+from edgepress.codec.decoder import (
+    ALIKE,
+    BY_CROSS,
+    BY_ROW,
+    GAUSS,
+    IN_KERNEL,
+    LAPLACE,
+    LEVELS,
+    MOST,
+    Expectation,
+    Layout,
+    Tables,
+    number,
+    shape_of,
+)
+
+FEW_ROWS = 1 << 17
+"""Rows that are decoded one by one, at the most."""
+
+WIDE_ROWS = 1 << 10
+"""Columns that keep many lanes busy: in large files rows of kernels are worth their time from here on."""
+
+PICTURES = 1 << 20
+"""Numbers of a matrix whose columns are tried as pixels, at the most."""
 
 WIDE = 6.0
 """Mean magnitude from which numbers are shifted."""
@@ -36,13 +59,30 @@ Row = Callable[[Tables, Any, np.ndarray], None]
 FRESH = {None: 0, LAPLACE: decoder.FRESH_LAPLACE, GAUSS: decoder.FRESH_GAUSS}
 
 
+Shape = tuple[int, int, int]
+"""Columns, places of a kernel, width of the kernel (``decoder.shape_of``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a matrix is coded: mode, whether its columns are the rows, what is expected at first (None: as learned)."""
+    """How a matrix is coded: mode, what its rows are, what is expected at first.
+
+    Attributes:
+        mode: of ``decoder.Expectation``.
+        turned: whether inner indices are the rows.
+        shape: columns and kernel.
+        prior: the shape of the distribution; None: as learned.
+    """
 
     mode: int
     turned: bool
-    shape: int | None
+    shape: Shape
+    prior: int | None = None
+
+    def layout(self, count: int) -> Layout:
+        """How ``count`` numbers are laid out."""
+        columns, places, width = self.shape
+        return Layout(count, columns, *((places, width) if self.mode == IN_KERNEL else (1, 1)), turned=self.turned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +90,14 @@ class Matrix:
     """Whole numbers, ready to be coded.
 
     Attributes:
-        symbols: int8 ``[rows, columns]``, -limit .. limit.
+        symbols: int8 ``[numbers]``, -limit .. limit, in the order of the tensor.
         limit: the largest of them, or the escape.
         offset: what is added to all.
         shift: low bits that are kept apart.
-        low: the low bits, as whole numbers ``[rows, columns]``; None without a shift.
+        low: the low bits, as whole numbers; None without a shift.
         excess: by how much escaped numbers are beyond the limit, in order; None where nothing escapes.
-        columns: columns of the tensor that holds the numbers.
+        implied: the shape that the decoder assumes.
+        shape: the shape that they are thought to have.
     """
 
     symbols: np.ndarray
@@ -65,27 +106,33 @@ class Matrix:
     shift: int
     low: np.ndarray | None
     excess: np.ndarray | None
-    columns: int
+    implied: Shape
+    shape: Shape
 
     @classmethod
-    def of(cls, values: np.ndarray, columns: int, precision: int) -> Matrix:
-        """Symbols of whole numbers ``[rows, columns]`` under 2^40, of a tensor that has ``columns`` columns.
+    def of(
+        cls, values: np.ndarray, dims: Sequence[int], precision: int, *, thought: Sequence[int] | None = None
+    ) -> Matrix:
+        """Symbols of whole numbers under 2^40.
 
         Args:
-            values: whole numbers, any integer type.
-            columns: columns that the decoder assumes.
+            values: whole numbers, any integer type, in the order of the tensor.
+            dims: dimensions that the decoder assumes.
             precision: bits of a frequency; a wide alphabet costs more where they are few.
+            thought: dimensions that the numbers have, if they are not those.
         """
-        offset, shift = _placed(values)
-        if offset or shift or values.dtype.itemsize > 2:
-            wide = values.astype(np.int64) - offset
+        flat = values.ravel()
+        offset, shift = _placed(flat)
+        high, low = flat, None
+        if offset or shift or flat.dtype.itemsize > 2 or flat.dtype.kind == "u":
+            wide = flat.astype(np.int64) - offset
             high, low = wide >> shift, (wide & ((1 << shift) - 1) if shift else None)
-        else:
-            high, low = values, None
         limit, escapes = _limit(high, precision)
         clipped = high.clip(-limit, limit).astype(np.int8)
-        excess = np.abs(high[np.abs(clipped) == limit]) - limit if escapes else None
-        return cls(clipped, limit, offset, shift, low, excess, columns)
+        excess = np.abs(high[np.abs(clipped) == limit].astype(np.int64)) - limit if escapes else None
+        implied = shape_of(dims, flat.size)
+        shape = implied if thought is None else shape_of(thought, flat.size)
+        return cls(clipped, limit, offset, shift, low, excess, implied, shape)
 
     @property
     def fixed_bits(self) -> float:
@@ -98,18 +145,14 @@ def _placed(values: np.ndarray) -> tuple[int, int]:
     """Offset and shift that bring the numbers near zero."""
     if not values.size:
         return 0, 0
-    middle = int(np.median(values[:: max(1, len(values) * values.shape[1] // SAMPLE)]))
-    magnitude = float(np.abs(values, dtype=np.float64).mean()) if values.dtype.kind == "u" else _magnitude(values)
+    few = values[:: max(1, values.size // SAMPLE)].astype(np.int64)
+    middle, magnitude = int(np.median(few)), float(np.abs(few).mean())
     offset = middle if abs(middle) > magnitude / 2 else 0
-    spread = float(np.abs(values - float(offset)).mean()) if offset else magnitude
+    spread = float(np.abs(few - offset).mean())
     shift = 0
     while spread > WIDE * 2**shift:
         shift += 1
     return offset, shift
-
-
-def _magnitude(values: np.ndarray) -> float:
-    return float(np.abs(values.astype(np.int64, copy=False)).mean())
 
 
 def _limit(high: np.ndarray, precision: int) -> tuple[int, bool]:
@@ -127,28 +170,50 @@ def _limit(high: np.ndarray, precision: int) -> tuple[int, bool]:
     return best, True
 
 
-def best(matrix: Matrix, tables: Tables, levels: Tables, lanes: int) -> tuple[float, Way]:
+def best(matrix: Matrix, tables: Learned, lanes: int) -> tuple[float, Way]:
     """The cheapest way to code a matrix after what was coded before, and its bits (estimated from the first rows)."""
-    tried = {way: trial(matrix, way, tables, levels, lanes) for way in _axes(matrix)}
+    tried = {way: trial(matrix, way, tables, lanes) for way in _ways(matrix, lanes)}
+    if (
+        lanes == 1 and matrix.symbols.size <= PICTURES and min(tried, key=lambda way: tried[way]).mode != ALIKE
+    ):  # columns differ
+        tried.update({way: trial(matrix, way, tables, lanes) for way in _pictures(matrix)})
     kinds = sorted(tried, key=lambda way: tried[way])[:2]
     for way in kinds:
-        for shape in (LAPLACE, GAUSS):
-            fresh = replace(way, shape=shape)
-            tried[fresh] = trial(matrix, fresh, tables, levels, lanes)
+        for prior in (LAPLACE, GAUSS):
+            fresh = replace(way, prior=prior)
+            tried[fresh] = trial(matrix, fresh, tables, lanes)
     chosen = min(tried, key=lambda way: tried[way])
     return tried[chosen] + matrix.fixed_bits + 8 * len(recipe(matrix, chosen)), chosen
 
 
-def _axes(matrix: Matrix) -> Iterator[Way]:
-    yield Way(ALIKE, False, None)
-    rows, columns = matrix.symbols.shape
-    for turned, each, across in ((False, rows, columns), (True, columns, rows)):
-        if each > 1 and across > 1 and (each <= 1 << 16 or each < across):
-            yield Way(BY_ROW, turned, None)
-            yield Way(BY_CROSS, turned, None)
+def _ways(matrix: Matrix, lanes: int) -> Iterator[Way]:
+    yield Way(ALIKE, False, matrix.shape)
+    for turned in (False, True):
+        plain = Way(BY_ROW, turned, matrix.shape)
+        layout = plain.layout(matrix.symbols.size)
+        if layout.rows > 1 and layout.columns > 1 and layout.rows <= max(1 << 16, layout.columns):
+            yield plain
+            yield replace(plain, mode=BY_CROSS)
+        kernel = replace(plain, mode=IN_KERNEL)
+        layout = kernel.layout(matrix.symbols.size)
+        if matrix.shape[1] > 1 and layout.rows <= FEW_ROWS and (lanes == 1 or layout.columns >= WIDE_ROWS):
+            yield kernel
 
 
-def trial(matrix: Matrix, way: Way, tables: Tables, levels: Tables, lanes: int) -> float:
+def _pictures(matrix: Matrix) -> Iterator[Way]:
+    """Ways for a matrix whose columns may be the pixels of pictures: neighbouring weights are as if in a kernel."""
+    columns, places, _ = matrix.shape
+    if places > 1 or matrix.symbols.size == columns:
+        return
+    sides = [side for side in range(32, 2, -1) if columns % side**2 == 0][:2]
+    for side in sides:
+        for turned in (False, True):
+            way = Way(IN_KERNEL, turned, (columns, side * side, side))
+            if way.layout(matrix.symbols.size).rows <= FEW_ROWS:
+                yield way
+
+
+def trial(matrix: Matrix, way: Way, tables: Learned, lanes: int) -> float:
     """Bits of the codes of a matrix, about, without coding it."""
     spent = 0.0
 
@@ -156,51 +221,50 @@ def trial(matrix: Matrix, way: Way, tables: Tables, levels: Tables, lanes: int) 
         nonlocal spent
         spent += cost(which, classes, symbols)
 
-    size = matrix.symbols.size
-    rows = len(_laid_out(matrix, way))
-    part = matrix
-    if size > SAMPLE:
-        kept = max(1, rows * SAMPLE // size)
-        symbols = matrix.symbols[:, :kept] if way.turned else matrix.symbols[:kept]
-        part = replace(matrix, symbols=symbols)
-    walk(part, way, twin(tables), twin(levels), lanes, row)
-    return spent * size / max(1, part.symbols.size)
+    seen = walk(matrix, way, tables.twin(), lanes, row, SAMPLE)
+    return spent * matrix.symbols.size / max(1, seen)
 
 
 def write(matrix: Matrix, way: Way, coder: Coder, side: bytearray) -> bytes:
     """Code a matrix; returns its recipe."""
-    walk(matrix, way, coder.tables, coder.levels, coder.lanes, coder.row)
+    walk(matrix, way, coder.learned, coder.lanes, coder.row)
     if matrix.excess is not None:
         for each in matrix.excess.tolist():
             side += number(each)
     if matrix.low is not None:
-        side += _low_bits(matrix.low.ravel(), matrix.shift)
+        side += _low_bits(matrix.low, matrix.shift)
     return recipe(matrix, way)
 
 
-def walk(matrix: Matrix, way: Way, tables: Tables, levels: Tables, lanes: int, row: Row) -> None:
-    """Hand every row of symbols to ``row``, with the tables it belongs to and its classes; ``row`` must learn it."""
-    tables.begin(matrix.limit, way.shape)
-    laid = _laid_out(matrix, way)
-    level = row_levels(laid) if way.mode != ALIKE else np.zeros(0, np.int64)
+def walk(matrix: Matrix, way: Way, learned: Learned, lanes: int, row: Row, most: int | None = None) -> int:
+    """Hand rows of symbols to ``row``, with the tables they belong to and their classes; ``row`` must learn them.
+
+    Returns:
+        how many numbers that were: all, or the rows after which there were ``most``.
+    """
+    tables = learned.kernels if way.mode == IN_KERNEL else learned.tables
+    tables.begin(matrix.limit, way.prior)
+    layout = way.layout(matrix.symbols.size)
     if way.mode == ALIKE:
-        flat = laid.ravel()
-        lengths = decoder.widths(len(flat), lanes)
-        pieces = np.split(flat, np.cumsum(lengths)[:-1]) if lengths else []
+        expected = Expectation(way.mode, mean_of(matrix.symbols), np.zeros(0, np.int64), 0)
+        lengths = decoder.widths(matrix.symbols.size, lanes)
+        pieces = np.split(matrix.symbols, np.cumsum(lengths)[:-1]) if lengths else []
     else:
-        base, limit = _level_range(level)
-        levels.begin(limit, None)
-        if len(level):
-            row(levels, decoder.LEVEL_CLASS, level - base + limit)
-        pieces = list(laid) if laid.size else []
-    expected = Expectation(way.mode, mean_of(laid), level, laid.shape[1] if way.mode != ALIKE else 0)
+        pieces = list(layout.laid(matrix.symbols))
+        levels = _levels(matrix, layout)
+        base, limit = _level_range(levels)
+        learned.levels.begin(limit, None)
+        row(learned.levels, decoder.LEVEL_CLASS, levels - base + limit)
+        expected = Expectation(way.mode, 0, layout.each_row(levels), layout.columns, layout.kernel)
+    seen = 0
     for piece in pieces:
-        row(tables, expected.classes(), piece + matrix.limit)
+        classes = expected.classes()
+        row(tables, classes, (piece * expected.signs if way.mode == IN_KERNEL else piece) + matrix.limit)
         expected.learn(piece, matrix.shift > 0)
-
-
-def _laid_out(matrix: Matrix, way: Way) -> np.ndarray:
-    return np.ascontiguousarray(matrix.symbols.T) if way.turned else matrix.symbols
+        seen += len(piece)
+        if most is not None and seen >= most:
+            break
+    return seen
 
 
 def mean_of(symbols: np.ndarray) -> int:
@@ -208,9 +272,10 @@ def mean_of(symbols: np.ndarray) -> int:
     return int(np.abs(symbols).sum(dtype=np.int64)) * decoder.UNIT // max(1, symbols.size)
 
 
-def row_levels(symbols: np.ndarray) -> np.ndarray:
-    """The level of the mean magnitude of every row: int64 ``[rows]``."""
-    means = np.abs(symbols).sum(1, dtype=np.int64) * 256 // max(1, symbols.shape[1])
+def _levels(matrix: Matrix, layout: Layout) -> np.ndarray:
+    """The level of the mean magnitude of every first index: int64 ``[levels]``."""
+    laid = layout.laid(matrix.symbols).reshape(layout.levels, -1)
+    means = np.abs(laid).sum(1, dtype=np.int64) * 256 // max(1, laid.shape[1])
     return np.asarray(np.maximum(0, np.searchsorted(np.array(LEVELS), means, side="right") - 1))
 
 
@@ -225,17 +290,17 @@ def _level_range(level: np.ndarray) -> tuple[int, int]:
 
 def recipe(matrix: Matrix, way: Way) -> bytes:
     """What the decoder is told."""
-    flags = way.mode | FRESH[way.shape] | decoder.TURNED * way.turned | decoder.ESCAPES * (matrix.excess is not None)
+    flags = way.mode | FRESH[way.prior] | decoder.TURNED * way.turned | decoder.ESCAPES * (matrix.excess is not None)
     moved = bool(matrix.offset or matrix.shift)
-    other = matrix.columns != matrix.symbols.shape[1] and way.mode != ALIKE
+    other = way.shape != matrix.implied and way.mode != ALIKE
     made = bytearray([flags | decoder.SHIFTED * moved | decoder.COLUMNS * other, matrix.limit])
-    if other:
-        made += number(matrix.symbols.shape[1])
+    for size in way.shape if other else ():
+        made += number(size)
     if moved:
         made += number(matrix.offset << 1 if matrix.offset >= 0 else (-matrix.offset << 1) - 1) + bytes([matrix.shift])
     if way.mode == ALIKE:
         return bytes(made + number(mean_of(matrix.symbols)))
-    return bytes(made + bytes(_level_range(row_levels(_laid_out(matrix, way)))))
+    return bytes(made + bytes(_level_range(_levels(matrix, way.layout(matrix.symbols.size)))))
 
 
 def _low_bits(low: np.ndarray, shift: int) -> bytes:

@@ -17,6 +17,9 @@ WORTH = 0.98
 FEW_GUESSED = 1 << 13
 """Bytes of a head up to which guessing, which takes a while to decode, is worth what it saves."""
 
+FAR_MORE = 50
+"""So many times the bytes of the head elsewhere in the file: guessing would save less than half a percent of it."""
+
 
 def squeezed(data: bytes | memoryview) -> bytes:
     """Bytes for ``decoder.expanded``: the method, the size, the data."""
@@ -26,10 +29,10 @@ def squeezed(data: bytes | memoryview) -> bytes:
     return min(_labelled(PLAIN, data, data), _labelled(XZ, data, _xz(data)), key=len)
 
 
-def squeezed_head(graph: bytes, recipes: Sequence[bytes]) -> bytes:
-    """The section of the head, for ``decoder.opened``."""
+def squeezed_head(graph: bytes, recipes: Sequence[bytes], others: int = 0) -> bytes:
+    """The section of the head, for ``decoder.opened``; ``others``: bytes of the other sections."""
     whole = graph + b"".join(recipes)
-    if len(whole) > FEW_GUESSED:
+    if len(whole) > FEW_GUESSED or others > FAR_MORE * len(whole):
         return squeezed(whole)
     source = _Taught(whole, decoder.primed())
     decoder.read_head(source, recipes)

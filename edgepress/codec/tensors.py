@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from edgepress.codec import decoder, grids, matrices
 from edgepress.codec.coder import Coder
 from edgepress.codec.decoder import KINDS, MANTISSAS, SIGNED, Hole, number
 from edgepress.codec.squeezed import squeezed
+
+Shapes = Collection[tuple[int, ...]]
 
 BOOK = 256
 """Distinct values of a codebook, at the most."""
@@ -49,7 +51,7 @@ class Candidate:
 
     def priced(self, coder: Coder) -> tuple[float, tuple[matrices.Way, ...]]:
         """Bits, and the ways of the matrices."""
-        found = [matrices.best(each, coder.tables, coder.levels, coder.lanes) for each in self.parts]
+        found = [matrices.best(each, coder.learned, coder.lanes) for each in self.parts]
         fixed = 8 * (len(self.recipe) + sum(map(len, self.side)))
         return fixed + sum(bits for bits, _ in found), tuple(way for _, way in found)
 
@@ -63,23 +65,30 @@ class Candidate:
         return bytes(recipe)
 
 
-def cheapest(hole: Hole, data: memoryview, coder: Coder) -> tuple[Candidate, tuple[matrices.Way, ...]]:
-    """The cheapest candidate for a tensor, with the ways of its matrices."""
+def cheapest(hole: Hole, data: memoryview, coder: Coder, shapes: Shapes) -> tuple[Candidate, tuple[matrices.Way, ...]]:
+    """The cheapest candidate for a tensor, with the ways of its matrices.
+
+    Args:
+        hole: type and dimensions.
+        data: the values.
+        coder: what was coded before.
+        shapes: shapes that packed weights of the graph may have.
+    """
     tried: list[tuple[float, int, Candidate, tuple[matrices.Way, ...]]] = []
-    for place, candidate in enumerate(_candidates(hole, data, coder.tables.precision)):
+    for place, candidate in enumerate(_candidates(hole, data, coder.learned.precision, shapes)):
         bits, ways = candidate.priced(coder)
         tried.append((bits, place, candidate, ways))
     _, _, candidate, ways = min(tried, key=lambda each: each[:2])
     return candidate, ways
 
 
-def _candidates(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
+def _candidates(hole: Hole, data: memoryview, precision: int, shapes: Shapes) -> Iterator[Candidate]:
     special: list[Candidate] = []
     if hole.count and hole.kind in KINDS | {21: "", 22: "", 25: "", 26: ""}:
         if hole.kind in MANTISSAS:
             special += _of_floats(hole, data, precision)
         elif hole.kind != decoder.DOUBLE:
-            special += _of_integers(hole, data, precision)
+            special += _of_integers(hole, data, precision, shapes)
         if hole.bits >= 8:
             special += _codebook(hole, np.frombuffer(data, KINDS[hole.kind]), precision)
     yield from special
@@ -100,10 +109,6 @@ def _stored(data: memoryview) -> Candidate:
     return Candidate("stored", bytes([decoder.STORED]), side=(b"", _blob(bytes(data))))
 
 
-def _columns(hole: Hole, values: np.ndarray) -> np.ndarray:
-    return values.reshape(-1, max(1, hole.columns))
-
-
 def _whole(hole: Hole, data: memoryview) -> np.ndarray:
     """The integers of a tensor, those of 4 and 2 bits one by one."""
     if hole.bits >= 8:
@@ -114,19 +119,19 @@ def _whole(hole: Hole, data: memoryview) -> np.ndarray:
     return whole.astype(np.int8) - (whole >> (hole.bits - 1) << hole.bits).astype(np.int8) * (hole.kind in SIGNED)
 
 
-def _of_integers(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
+def _of_integers(hole: Hole, data: memoryview, precision: int, shapes: Shapes) -> Iterator[Candidate]:
     whole = _whole(hole, data)
     if hole.bits < 8 and decoder._packed(whole, hole.bits).tobytes() != bytes(data):
         return  # something stands in the bits that fill up the last byte
     if int(np.abs(whole[:: max(1, len(whole) // GLANCE)].astype(np.float64)).max()) > matrices.LARGEST:
         return
     if whole.dtype.itemsize > 4 and np.abs(whole.astype(np.float64)).max() > matrices.LARGEST:
-        yield from _digits(hole, whole, precision)
+        yield from _digits(hole, whole, precision, shapes)
         return
-    matrix = matrices.Matrix.of(_columns(hole, whole), hole.columns, precision)
+    matrix = matrices.Matrix.of(whole, hole.dims, precision)
     yield Candidate("integers", bytes([decoder.INTEGERS]), (matrix,))
     if hole.kind == decoder.BYTE:
-        yield from _digits(hole, whole, precision)
+        yield from _digits(hole, whole, precision, shapes)
 
 
 def _of_floats(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
@@ -153,7 +158,7 @@ def _wrapped(inner: Candidate) -> Candidate:
 
 def _steps(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candidate]:
     """Multiples of one step, of a step for each index of the first axis, or of the last."""
-    single = grids.one_step(_columns(hole, values))
+    single = grids.one_step(values)
     if single is not None:
         yield _of_multiples(hole, values, single, 0, precision)
         return
@@ -165,7 +170,7 @@ def _steps(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candidate
         return
     columns = grids.step_each(np.ascontiguousarray(values.reshape(-1, hole.dims[-1]).T))
     if columns is not None:
-        turned = grids.Multiples(np.ascontiguousarray(columns.whole.T).reshape(-1, max(1, hole.columns)), columns.steps)
+        turned = grids.Multiples(np.ascontiguousarray(columns.whole.T), columns.steps)
         yield _of_multiples(hole, values, turned, decoder.LAST_AXIS, precision)
 
 
@@ -174,14 +179,14 @@ def _of_multiples(hole: Hole, values: np.ndarray, found: grids.Multiples, axis: 
     signs = np.signbit(values[zeros])
     flags = axis | decoder.ZERO_SIGNS * bool(signs.any())
     after = np.packbits(signs).tobytes() if signs.any() else b""
-    matrix = matrices.Matrix.of(_columns(hole, found.whole.ravel()), hole.columns, precision)
+    matrix = matrices.Matrix.of(found.whole, hole.dims, precision)
     head = bytes([decoder.STEPS])
     if len(found.steps) == 1:
         recipe = head + bytes([flags | decoder.ONE_STEP]) + found.steps.astype("<f4").tobytes()
         return Candidate("steps", recipe, (matrix,), (b"", after))
     grid = grids.on_grid(found.steps)
     if grid is not None:
-        codes = matrices.Matrix.of(grid[1][None], len(grid[1]), precision)
+        codes = matrices.Matrix.of(grid[1], (), precision)
         recipe = head + bytes([flags | decoder.STEP_GRID]) + struct.pack("<d", grid[0])
         return Candidate("steps", recipe, (codes, matrix), (b"", after))
     steps = _blob(found.steps.astype("<f4").tobytes())
@@ -199,7 +204,7 @@ def _codebook(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candid
     order = np.argsort(book.view(values.dtype), kind="stable")
     ranks = np.empty(len(book), np.int16)
     ranks[order] = np.arange(len(book))
-    matrix = matrices.Matrix.of(_columns(hole, ranks[places.reshape(-1)]), hole.columns, precision)
+    matrix = matrices.Matrix.of(ranks[places.reshape(-1)], hole.dims, precision)
     stored = _blob(book[order].tobytes())
     yield Candidate("codebook", bytes([decoder.BOOK]) + number(len(book)), (matrix,), (stored, b""))
 
@@ -212,12 +217,12 @@ def _split(hole: Hole, data: memoryview, precision: int) -> Candidate:
     exponents = (bits >> one(mantissa) & one((1 << hole.bits - 1 - mantissa) - 1)).astype(np.int16)
     rest = (bits & one((1 << mantissa) - 1)) | bits >> one(hole.bits - 1) << one(mantissa)
     planes = [(rest >> one(8 * place)).astype(np.uint8) for place in range(mantissa // 8, -1, -1)]
-    matrix = matrices.Matrix.of(_columns(hole, exponents), hole.columns, precision)
+    matrix = matrices.Matrix.of(exponents, hole.dims, precision)
     after = b"".join(_blob(plane.tobytes()) for plane in planes)
     return Candidate("floats", bytes([decoder.SPLIT]), (matrix,), (b"", after))
 
 
-def _digits(hole: Hole, words: np.ndarray, precision: int) -> Iterator[Candidate]:
+def _digits(hole: Hole, words: np.ndarray, precision: int, shapes: Shapes) -> Iterator[Candidate]:
     """Words of several digits (``quantize.storage.packing``): the base whose digits are the cheapest."""
     room = {decoder.BYTE: 8, 7: 63}.get(hole.kind)
     if room is None or not len(words) or int(words.min()) < 0:
@@ -227,9 +232,11 @@ def _digits(hole: Hole, words: np.ndarray, precision: int) -> Iterator[Candidate
         return
     _, base, each = best
     digits = _taken_apart(words, base, each)
-    missing = each - 1 - int(np.flatnonzero(digits[-each:] != 0)[-1]) if digits[-each:].any() else each - 1
-    kept = digits[: len(digits) - missing]
-    matrix = matrices.Matrix.of(kept[None], len(kept), precision)
+    least = len(digits) - (each - 1 if not digits[-each:].any() else int(np.argmax(digits[::-1] != 0)))
+    shape = min((each for each in shapes if least <= math.prod(each) <= len(digits) and min(each) > 0), default=None)
+    kept = digits[: least if shape is None else math.prod(shape)]
+    missing = len(digits) - len(kept)
+    matrix = matrices.Matrix.of(kept, (), precision, thought=shape)
     recipe = bytes([decoder.DIGITS]) + number(base) + bytes([each, missing])
     yield Candidate("digits", recipe, (matrix,))
 

@@ -8,15 +8,17 @@ than they need be) does not come back the same: ``encoder`` checks, and then kee
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from edgepress.codec import decoder
 from edgepress.codec.decoder import HOLE, MESSAGES, TENSOR, Bytes, Hole, number
 
-LEAST_BYTES = 8
-"""Fewer bytes of values stay among the tokens: a recipe would not be shorter."""
+LEAST_BYTES = 16
+LEAST_INT64 = 48
+"""Fewer bytes of values stay among the tokens: a recipe would not be shorter (int64: shapes, mostly zeros)."""
 
-DOUBLE_DATA = 10
+DOUBLE_DATA, INT64 = 10, 7
 PACKED = {decoder.FLOAT_DATA: decoder.FLOAT, DOUBLE_DATA: decoder.DOUBLE}
 """Lists that are stored like raw bytes, and the type whose values they hold."""
 
@@ -28,10 +30,20 @@ class Tokens:
     Attributes:
         graph: the tokens.
         holes: type and dimensions of every hole, and its bytes, in order.
+        shapes: what the constants of the graph say that may be shapes.
     """
 
     graph: bytes
     holes: tuple[tuple[Hole, memoryview], ...]
+    shapes: frozenset[tuple[int, ...]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is met on the way."""
+
+    holes: list[tuple[Hole, memoryview]]
+    shapes: set[tuple[int, ...]]
 
 
 def taken_apart(model: bytes) -> Tokens:
@@ -42,8 +54,9 @@ def taken_apart(model: bytes) -> Tokens:
     """
     made = bytearray()
     holes: list[tuple[Hole, memoryview]] = []
-    _message(memoryview(model), decoder.MODEL, made, holes, 0)
-    return Tokens(bytes(made), tuple(holes))
+    shapes: set[tuple[int, ...]] = set()
+    _message(memoryview(model), decoder.MODEL, made, Found(holes, shapes), 0)
+    return Tokens(bytes(made), tuple(holes), frozenset(shapes))
 
 
 def kept_whole(model: bytes) -> Tokens:
@@ -52,7 +65,7 @@ def kept_whole(model: bytes) -> Tokens:
     return Tokens(number(HOLE) + number(len(model)) + b"\0", ((hole, memoryview(model)),))
 
 
-def _message(data: memoryview, kind: int, made: bytearray, holes: list[tuple[Hole, memoryview]], depth: int) -> None:
+def _message(data: memoryview, kind: int, made: bytearray, found: Found, depth: int) -> None:
     """Append the tokens of one message; a piece of ``data`` is read without a copy."""
     if depth > 4 * decoder.DEEPEST:
         raise decoder.CodedFileError("The graphs of the model are nested too deeply to be encoded.")
@@ -79,18 +92,20 @@ def _message(data: memoryview, kind: int, made: bytearray, holes: list[tuple[Hol
         hole = _hole(kind, field, element, dims, length) if wire == 2 else None
         if hole is not None:
             made += number(tag + 1)
-            holes.append((hole, piece))
+            found.holes.append((hole, piece))
         elif wire == 2 and field in MESSAGES[kind]:
             made += number(tag)
-            _message(piece, MESSAGES[kind][field], made, holes, depth + 1)
+            _message(piece, MESSAGES[kind][field], made, found, depth + 1)
         else:
+            if kind == TENSOR and field == decoder.RAW_DATA and element == INT64 and length % 8 == 0:
+                found.shapes.add(struct.unpack(f"<{length // 8}q", piece))
             made += number(tag) + (number(length) if wire == 2 else b"") + piece
     made.append(0)
 
 
 def _hole(kind: int, field: int, element: int, dims: list[int], length: int) -> Hole | None:
     """The hole that a field is, if its size is what type and dimensions say."""
-    if kind != TENSOR or length < LEAST_BYTES or element not in decoder.BITS:
+    if kind != TENSOR or element not in decoder.BITS or length < (LEAST_INT64 if element == INT64 else LEAST_BYTES):
         return None
     if field != decoder.RAW_DATA and PACKED.get(field) != element:
         return None
