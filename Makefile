@@ -2,6 +2,7 @@
 # make test   the tests
 # make check  lint, format, types, floors
 # make test-arm  sets up emulated ARM cores in build/arm (Debian or Ubuntu), compares int8 outputs between them
+# make test-devices  devices by ssh against a real OpenSSH server, unpacked into build/sshd if the system has none
 # make clean  remove what the above made
 #
 # Each works in a fresh clone: the first one makes .venv. Another interpreter: make PYTHON=python3.12 ...
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-arm check clean
+.PHONY: demo test test-arm test-devices check clean
 
 demo: $(READY)
 	mkdir -p build
@@ -23,6 +24,10 @@ test: $(READY)
 test-arm: $(READY)
 	$(BIN)/python tools/arm/setup.py
 	$(BIN)/python -m pytest -q tests/test_arm.py
+
+test-devices: $(READY)
+	$(BIN)/python tools/sshd.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_devices.py tests/test_devices_ssh.py
 
 check: $(READY)
 	$(BIN)/python -m tools.check
