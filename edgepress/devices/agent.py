@@ -257,8 +257,8 @@ def take_turns(
 
     Every opening opens all sessions anew, in an order of its own and with memory of random size between them: how fast
     a session is depends on where its memory lies, and only other places tell how much. Rounds follow until they took as
-    long as the opening, or the time is up; every round visits all racers, in an order of its own. Their visits are lists
-    of single runs (ms), one per round.
+    long as the opening, or the time is up; every round visits all racers, in an order of its own. Their visits are
+    lists of single runs (ms), one per round.
 
     Returns:
         The number of rounds of every opening.

@@ -102,14 +102,21 @@ static double cool_down(void) {
     return waited;
 }
 
-static int goes_on(double elapsed_s, int done, int openings) {
-    int late = elapsed_s >= job.overtime * (job.seconds > 1 ? job.seconds : 1), rounds = job.min_rounds;
-    if (late && rounds > job.fewest_rounds) rounds = job.fewest_rounds;
-    return elapsed_s < job.seconds || done < rounds || openings < (late ? 1 : job.fewest_openings);
+static int late(double elapsed_s) { return elapsed_s >= job.overtime * (job.seconds > 1 ? job.seconds : 1); }
+
+static int more_rounds(double elapsed_s, int done) {
+    int rounds = job.min_rounds;
+    if (late(elapsed_s) && rounds > job.fewest_rounds) rounds = job.fewest_rounds;
+    return elapsed_s < job.seconds || done < rounds;
 }
 
-/* One opening: all sessions anew, with memory of random size between them, then rounds for as long; rounds so far. */
-static int take_turns(Model *models, size_t count, const Feeds *feeds, int done) {
+static int goes_on(double elapsed_s, int done, int openings) {
+    return more_rounds(elapsed_s, done) || openings < (late(elapsed_s) ? 1 : job.fewest_openings);
+}
+
+/* One opening: all sessions anew, with memory of random size between them, then rounds for as long, or until the time
+   that began at `begin` is up; rounds so far. */
+static int take_turns(Model *models, size_t count, const Feeds *feeds, int done, double begin) {
     size_t *order = room(NULL, count * sizeof *order);
     char **between_them = room(NULL, count * sizeof *between_them);
     for (size_t i = 0; i < count; i++) order[i] = i;
@@ -126,7 +133,7 @@ static int take_turns(Model *models, size_t count, const Feeds *feeds, int done)
         shuffle(order, count);
         for (size_t i = 0; i < count; i++) visit(&models[order[i]], &feeds->samples[(uint32_t)done % feeds->count]);
         done++;
-    } while (now_ms() - ready < ready - start);
+    } while (now_ms() - ready < ready - start && more_rounds((now_ms() - begin) / 1e3, done));
     for (size_t i = 0; i < count; i++) ReleaseSession(models[i].session), free(between_them[i]);
     free(order), free(between_them);
     return done;
@@ -151,7 +158,7 @@ static void race(void) {
     double begin = now_ms(), cooled = 0;
     while (goes_on((now_ms() - begin) / 1e3 - cooled, done, openings)) {
         cooled += cool_down();
-        int after = take_turns(models, count, &feeds, done);
+        int after = take_turns(models, count, &feeds, done, begin + 1e3 * cooled);
         rounds = room(rounds, (size_t)(openings + 1) * sizeof *rounds);
         rounds[openings++] = after - done;
         done = after;
