@@ -82,8 +82,9 @@ static void open_library(const char *path) {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) fail(LACKS, "The library cannot be loaded (%s): name another by library=PATH.", dlerror());
     const OrtApiBase *(*get)(void);
-    *(void **)&get = dlsym(library, "OrtGetApiBase"); /* the way POSIX says; ISO C has none */
-    if (!get) fail(LACKS, "The library is not onnxruntime's (no OrtGetApiBase): name another by library=PATH.");
+    void *found = dlsym(library, "OrtGetApiBase");
+    memcpy(&get, &found, sizeof get); /* ISO C has no cast for it */
+    if (!found) fail(LACKS, "The library is not onnxruntime's (no OrtGetApiBase): name another by library=PATH.");
     version = copied(get()->GetVersionString());
     const Function *table = get()->GetApi(API_VERSION);
     if (!table) fail(LACKS, "onnxruntime %s has no API of version %d: use a newer one.", version, API_VERSION);
