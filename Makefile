@@ -23,7 +23,8 @@ test: $(READY)
 
 test-arm: $(READY)
 	$(BIN)/python tools/arm/setup.py
-	$(BIN)/python -m pytest -q tests/test_arm.py
+	$(BIN)/python tools/arm/native.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_arm.py tests/test_devices_native_arm.py
 
 test-devices: $(READY)
 	$(BIN)/python tools/sshd.py

@@ -86,7 +86,7 @@ def _failed(device: Device, native: Native, done: Done, errors: str) -> Exceptio
         loader = elf.built(native.runner).loader
         return DeviceError(
             f"{device.spec}: {native.runner} does not start there ({_last(done)}): it is started by "
-            f"{loader or 'nothing'}, so build it for the system of the device (docs/devices.md says how)."
+            f"{loader or 'nothing'}, so build it for the system of the device (docs/devices-native.md says how)."
         )
     if done.status == agent.LACKS:
         return DeviceError(f"{device.spec}: {_last(done)}")
