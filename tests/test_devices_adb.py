@@ -6,8 +6,11 @@ The device is a folder of this machine, its shell is this machine's, and so is t
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,15 @@ def program(folder: Path, name: str, text: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{text}\n")
     (folder / name).chmod(0o755)
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    """Wait up to half a minute."""
+    for _ in range(600):
+        if what():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
 
 
 # --- programs and files ---------------------------------------------------------------------------------------------
@@ -84,11 +96,26 @@ def test_a_program_that_takes_too_long_is_ended(phone: Phone, tmp_path: Path) ->
     with open_device(phone.spec) as device:
         with pytest.raises(DeviceError, match=r"no answer within 0.7 s"):
             device.run(["sh", "-c", f"echo $$ > {pid}; exec sleep 60"], timeout=0.7)
-        for _ in range(100):
-            if not Path(f"/proc/{pid.read_text().strip()}/stat").exists():
-                break
-            time.sleep(0.05)
-        assert not Path(f"/proc/{pid.read_text().strip()}/stat").exists()
+        wait_until(lambda: not Path(f"/proc/{pid.read_text().strip()}/stat").exists())
+
+
+INTERRUPTED = """
+import sys
+from edgepress.devices import open_device
+with open_device(sys.argv[1]) as device:
+    device.run(["sh", "-c", "echo $$ > " + sys.argv[2] + "; exec sleep 60"])
+"""
+
+
+def test_an_interrupted_command_leaves_nothing_there(phone: Phone, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED, phone.spec, pid], stderr=subprocess.PIPE) as process:
+        wait_until(lambda: pid.is_file() and pid.read_text().strip() != "")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert b"KeyboardInterrupt" in errors
+    wait_until(lambda: not Path(f"/proc/{pid.read_text().strip()}/stat").exists())
+    assert list((phone.root / HOME).iterdir()) == []
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------

@@ -163,12 +163,17 @@ class Adb:
             f"{{ {command} < {given} > {_STDOUT} 2> {_STDERR} & echo $! > {_PID}; wait $!; status=$?; "
             f"for name in {_STDOUT} {_STDERR}; do [ -s $name ] && echo $name; done; (exit $status); }}"
         )
+        ended = False
         try:
-            return self._shell(text, timeout)
+            found = self._shell(text, timeout)
+            ended = True
         except _Late:
-            with suppress(DeviceError):  # or it would go on there
-                self._shell(f"kill -9 $(cat {self.folder}/{_PID})")
             raise DeviceError(f"{self.name}: no answer within {timeout:g} s: the model may be too large.") from None
+        finally:
+            if not ended:  # late, or interrupted here: it would go on there
+                with suppress(DeviceError):
+                    self._shell(f"kill -9 $(cat {self.folder}/{_PID})")
+        return found
 
     def _content(self, name: str, folder: Path) -> bytes:
         self.pull(name, folder / name)
