@@ -13,6 +13,7 @@ import click
 
 from edgepress import __version__
 from edgepress.cli.bundling import bundle, verify
+from edgepress.cli.coding import decode, encode
 from edgepress.cli.compressing import apply, compress, quantize
 from edgepress.cli.group import INTERRUPTED, Edgepress
 from edgepress.cli.looking import explain, ops
@@ -34,6 +35,8 @@ def main() -> None:
       edgepress bench model.onnx model.edge.onnx         time against each other
       edgepress bundle small.onnx -o bundle              pack it for devices
       edgepress verify bundle --device ssh://pi@kitchen  compare there
+      edgepress encode small.onnx -o small.epz           as few bytes as possible
+      edgepress decode small.epz -o small.onnx           the same bytes again
       edgepress explain model.onnx                       what can be cut, and why
       edgepress score model.onnx --data samples.npz      what channels are worth
       edgepress finetune model.onnx --data samples.npz   recover, code, prune
@@ -41,5 +44,20 @@ def main() -> None:
     """  # noqa: D301  (click wants a real backspace before lines it must not fold)
 
 
-for _command in (compress, quantize, apply, bench, bundle, verify, explain, ops, calibrate, merge, score, finetune):
+for _command in (
+    compress,
+    quantize,
+    apply,
+    bench,
+    bundle,
+    verify,
+    explain,
+    ops,
+    calibrate,
+    merge,
+    score,
+    finetune,
+    encode,
+    decode,
+):
     main.add_command(_command)

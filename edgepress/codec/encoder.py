@@ -110,7 +110,8 @@ def _one(
     before, ideal = len(side), coder.ideal
     recipes.append(candidate.write(ways, coder, side))
     bits = coder.ideal - ideal + 8 * (len(side) - before)
-    return CodedTensor(candidate.name, hole.count, len(data), bits)
+    count = len(candidate.parts[-1].symbols) if candidate.parts else hole.count  # digits of words, not words
+    return CodedTensor(candidate.name, count, len(data), bits)
 
 
 def _section(data: bytes) -> bytes:
