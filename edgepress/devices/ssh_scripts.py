@@ -1,8 +1,7 @@
 """What runs on a device that is reached by ssh: fixed texts for its POSIX shell, which get every word as an argument.
 
-The server hands one line to the login shell of the user, :func:`line`: ``exec`` makes the script the leader of the
-session's process group, and its words are quoted for any shell that has single quotes (sh, bash, dash, zsh, ksh,
-busybox; fish as far as words have no backslash).
+The server hands one line to the login shell of the user, :func:`line`; its words are quoted for any shell that has
+single quotes (sh, bash, dash, zsh, ksh, busybox; fish as far as words have no backslash).
 
 Whatever happens, the device is left as it was. ``HOLD`` makes the folder, and lives as long as the connection: its
 standard input ends with it, and if the network just falls silent, the beats that this machine sends fail to come.
@@ -16,6 +15,13 @@ import shlex
 
 from edgepress.errors import DeviceError
 
+LEAD = """
+{ kill -s 0 -- "-$$" || kill -s 0 "-$$" || ! command -v setsid; } >/dev/null 2>&1 || exec setsid sh -c "$0" edgepress "$@"
+exec sh -c "$0" edgepress "$@"
+"""
+"""Words: a script and its words. It is run as the leader of a process group, so that the group can be ended as a whole:
+OpenSSH makes it one, dropbear does not. (Some shells want ``--`` before a group, busybox takes none.)"""
+
 HOLD = """
 umask 077
 mark=$1
@@ -28,12 +34,12 @@ clean() {
     for job in "$folder"/.job-*; do
       pid=
       [ -f "$job" ] && read -r pid < "$job"
-      [ -n "$pid" ] && kill -s KILL -- "-$pid"
+      [ -n "$pid" ] && { kill -s KILL -- "-$pid" || kill -s KILL "-$pid"; }
     done
     rm -rf "$folder" && break
     sleep 1
   done
-  kill -s TERM -- "-$$"
+  kill -s TERM -- "-$$" || kill -s TERM "-$$"
 } 2>/dev/null
 trap clean EXIT
 trap "exit 1" HUP INT TERM PIPE
@@ -82,7 +88,7 @@ cd "$1" || exit 0
 : > ".stop-$2"
 pid=
 [ -f ".job-$2" ] && read -r pid < ".job-$2"
-[ -n "$pid" ] && kill -s KILL -- "-$pid"
+[ -n "$pid" ] && { kill -s KILL -- "-$pid" || kill -s KILL "-$pid"; } 2>/dev/null
 rm -f ".job-$2"
 """
 """Words: the folder and the number of the program to end."""
@@ -105,4 +111,4 @@ def line(script: str, *words: str) -> str:
     """
     if any("\0" in word for word in words):
         raise DeviceError("A word for a device holds a NUL byte: no command line can.")
-    return " ".join(["exec sh -c", *map(shlex.quote, (script, "edgepress", *words))])
+    return " ".join(["exec sh -c", *map(shlex.quote, (LEAD, script, *words))])
