@@ -16,7 +16,9 @@ import shlex
 from edgepress.errors import DeviceError
 
 LEAD = """
-{ kill -s 0 -- "-$$" || kill -s 0 "-$$" || ! command -v setsid; } >/dev/null 2>&1 || exec setsid sh -c "$0" edgepress "$@"
+if { ! kill -s 0 -- "-$$" && ! kill -s 0 "-$$" && command -v setsid; } >/dev/null 2>&1; then
+  exec setsid sh -c "$0" edgepress "$@"
+fi
 exec sh -c "$0" edgepress "$@"
 """
 """Words: a script and its words. It is run as the leader of a process group, so that the group can be ended as a whole:
