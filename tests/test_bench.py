@@ -215,8 +215,8 @@ def race(names: str, number: int = 1, seconds: float = 0.0, rounds: int = 6, see
 def blocks(log: Sequence[str], racers: int) -> Iterator[list[str]]:
     """What follows every opening of all sessions: the runs of its rounds."""
     parts = [list(group) for begins, group in groupby(log, lambda entry: entry.startswith("open")) if not begins]
-    for last in parts[racers - 1 :: racers]:
-        yield last[5:]  # the first run, a warm one and three that were timed belong to the opening
+    for number, last in enumerate(parts[racers - 1 :: racers]):
+        yield last[1 if number else 5 :]  # the first run belongs to the opening; in the first one also a visit of three
 
 
 def visits(log: Sequence[str], runs: int) -> Iterator[str]:
@@ -251,8 +251,9 @@ def test_every_opening_opens_every_session_in_an_order_of_its_own(clock: Clock) 
 
 def test_rounds_take_as_long_as_the_opening_and_no_longer(clock: Clock) -> None:
     _, openings = race("ab", seconds=1.0)
-    opening, of_one = 2 * (LOAD_MS + 5), 2 * 6  # ms: two sessions; two visits of 6 runs
-    assert set(openings[:-1]) == {math.ceil(opening / of_one)} and len(openings) > 10  # the time ends the last one
+    first, opening, of_one = 2 * (LOAD_MS + 5), 2 * (LOAD_MS + 1), 2 * 6  # ms: two sessions; two visits of 6 runs
+    assert openings[0] == math.ceil(first / of_one) != math.ceil(opening / of_one)
+    assert set(openings[1:-1]) == {math.ceil(opening / of_one)} and len(openings) > 10  # the time ends the last one
 
 
 def test_memory_of_another_size_lies_before_every_session(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

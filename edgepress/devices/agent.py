@@ -209,7 +209,7 @@ class Racer:
         self.run_ms, self.runs = math.inf, 0
 
     def open(self, feed: Mapping[str, Any]) -> None:
-        """Open a session, time that and its first run, and warm it up."""
+        """Open a session, time that and its first run; of the first session also how long a run takes, about."""
         start = time.perf_counter_ns()
         session = opened(self.source, self.threads)
         loaded = time.perf_counter_ns()
@@ -219,7 +219,8 @@ class Racer:
         self.run: Run = lambda values: session.run(names, values)
         self.load_ms.append((loaded - start) / 1e6)
         self.first_ms.append((first - loaded) / 1e6)
-        self.run_ms = min(self.run_ms, *visit(self.run, feed, MIN_RUNS))
+        if self.run_ms == math.inf:
+            self.run_ms = min(visit(self.run, feed, MIN_RUNS))
 
     def close(self) -> None:
         """Let go of the session."""

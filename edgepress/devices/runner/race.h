@@ -6,7 +6,7 @@
 #include "machine.h"
 #include "models.h"
 
-/* Opens a session of a model in a race, times that and its first run, and warms it up. */
+/* Opens a session of a model in a race, times that and its first run; of the first session also how long a run takes. */
 static void open_racer(Model *model, const Sample *sample) {
     size_t bytes = (model->openings + 1) * sizeof(double);
     model->load_ms = room(model->load_ms, bytes), model->first_ms = room(model->first_ms, bytes);
@@ -16,9 +16,9 @@ static void open_racer(Model *model, const Sample *sample) {
     run(model, sample);
     double first = now_ms();
     model->load_ms[model->openings] = loaded - start, model->first_ms[model->openings] = first - loaded;
+    if (model->openings++) return;
     run(model, sample);
-    double best = least(timed(model, sample, job.min_runs), job.min_runs);
-    if (!model->openings++ || best < model->run_ms) model->run_ms = best;
+    model->run_ms = least(timed(model, sample, job.min_runs), job.min_runs);
 }
 
 /* One warm run, then timed ones, which are kept. */
