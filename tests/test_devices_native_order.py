@@ -57,11 +57,10 @@ def openings(rows: Sequence[tuple[str, str, int]]) -> list[list[tuple[str, str, 
     return found
 
 
-def visits(report: dict[str, Any], opening: Sequence[tuple[str, str, int]]) -> list[tuple[str, int]]:
-    """Model and sample of every visit of an opening."""
-    last = max(place for place, row in enumerate(opening) if row[0] == "open")
-    rows = opening[last + 1 + 2 + agent.MIN_RUNS :]  # behind what the last session does when it is opened
+def visits(report: dict[str, Any], opening: Sequence[tuple[str, str, int]], rounds: int) -> list[tuple[str, int]]:
+    """Model and sample of every visit of an opening, which ends with them."""
     runs = {path: 1 + len(report["models"][name]["visits"][0]) for name, path in MODELS.items()}
+    rows = opening[-rounds * sum(runs[path] for path in OPENED) :]
     found = []
     while rows:
         (_, path, sample), length = rows[0], runs[rows[0][1]]
@@ -79,7 +78,7 @@ def test_a_race_opens_all_anew_and_visits_all_in_every_round(fake: Native) -> No
     done = 0
     for opening, rounds in zip(found, report["openings"], strict=True):
         assert sorted(path for what, path, _ in opening if what == "open") == OPENED
-        taken = visits(report, opening)
+        taken = visits(report, opening, rounds)
         assert len(taken) == rounds * len(OPENED)
         for number in range(rounds):
             one = taken[number * len(OPENED) : (number + 1) * len(OPENED)]
@@ -88,9 +87,9 @@ def test_a_race_opens_all_anew_and_visits_all_in_every_round(fake: Native) -> No
         done += rounds
 
 
-def orders(report: dict[str, Any], opening: Sequence[tuple[str, str, int]]) -> list[list[str]]:
+def orders(report: dict[str, Any], opening: Sequence[tuple[str, str, int]], rounds: int) -> list[list[str]]:
     """The models in the order they were opened in, and in that of the first round."""
-    first = visits(report, opening)[: len(OPENED)]
+    first = visits(report, opening, rounds)[: len(OPENED)]
     return [[path for what, path, _ in opening if what == "open"], [path for path, _ in first]]
 
 
@@ -98,7 +97,8 @@ def test_the_order_is_another_in_every_round_and_the_seeds(fake: Native) -> None
     found = []
     for seed in (0, 0, 1):
         report, rows = race(fake, seed)
-        found.append([orders(report, opening) for opening in openings(rows)[1:]])
+        parts = zip(openings(rows)[1:], report["openings"], strict=True)
+        found.append([orders(report, opening, rounds) for opening, rounds in parts])
     assert found[0][0] == found[1][0] != found[2][0]
     for openings_of_seed in found:
         assert len({tuple(opened) for opened, _ in openings_of_seed}) > 1
