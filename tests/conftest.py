@@ -52,6 +52,18 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def arm() -> Path:
+    """Folder of the emulated ARM cores (`build/arm`, or EDGEPRESS_ARM); the test is skipped without it."""
+    from arm_tools import tool  # few tests need it
+
+    emulator = tool("emulator")
+    folder: Path = emulator.default_folder()
+    if emulator.ready(folder) is None:
+        pytest.skip(f"no emulated ARM in {folder}: make test-arm sets it up")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def digits_model() -> Path:
     """The embedded network: input `image` [batch, 1, 8, 8], output `logits` [batch, 10]."""
     return ROOT / "calibration" / "digits_cnn.onnx"

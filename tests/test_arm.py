@@ -7,13 +7,11 @@ folder EDGEPRESS_ARM).
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,33 +19,13 @@ import onnx
 import onnx.parser
 import onnxruntime as ort
 import pytest
+from arm_tools import ROOT, TOOLS, tool
 
 from edgepress.devices import emulated_cores
 from edgepress.devices.emulated_cores import CORES, Crash
 
-ROOT = Path(__file__).parents[1]
-TOOLS = ROOT / "tools" / "arm"
-
-
-def tool(name: str) -> Any:
-    """A module of tools/arm, whose scripts import each other as neighbours."""
-    if str(TOOLS) not in sys.path:
-        sys.path.append(str(TOOLS))
-    found: ModuleType = importlib.import_module(name)
-    return found
-
-
 emulator, identical, integer, optimized = map(tool, ("emulator", "identical", "integer", "optimized"))
 setup = tool("setup")
-
-
-@pytest.fixture(scope="session")
-def arm() -> Path:
-    """The folder of the emulator."""
-    folder: Path = emulator.default_folder()
-    if emulator.ready(folder) is None:
-        pytest.skip(f"no emulated ARM in {folder}: make test-arm sets it up")
-    return folder
 
 
 @pytest.fixture(scope="session")
