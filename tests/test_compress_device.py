@@ -327,7 +327,11 @@ def test_times_of_a_device_are_times(plug: Callable[..., Fake], asked: Request) 
 
 @pytest.mark.parametrize(
     ("spec", "name"),
-    [("emulated://cortex-a72?folder=x", "emulated cortex-a72"), ("local", "local"), ("a://b/c", "a://b/c")],
+    [
+        ("emulated://cortex-a72?folder=x", "emulated cortex-a72"),
+        ("local?python=x", "this machine"),
+        ("a://b/c", "a://b/c"),
+    ],
 )
 def test_devices_in_a_sentence(spec: str, name: str) -> None:
     assert device_name(spec) == name

@@ -24,7 +24,7 @@ from edgepress.request import AUTO, Request
 from edgepress.targets import Target
 
 TELLING = ("cpu", "part", "cores", "machine")
-"""What tells a device from others, beside its instruction sets."""
+"""What tells a device from others, beside its instruction sets and whether models are run from Python there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ class Place:
         """Costs that are known of the device; None for this process."""
         if not self.named:
             return None
-        device = {name: self.about.get(name) for name in TELLING} | {"flags": short_hash(self.about.get("flags"))}
+        device = {name: self.about.get(name) for name in TELLING}
+        device |= {"flags": short_hash(self.about.get("flags")), "native": not self.about.get("python")}
         section = f"{self.meter.level}, onnxruntime {self.about.get('onnxruntime')}, {threads} threads"
         return CostCache.open(cache_folder(), device, section)
 

@@ -55,9 +55,9 @@ def amount(value: float, level: Level) -> str:
 
 
 def device_name(spec: str) -> str:
-    """A device for a sentence: its kind and its host, without settings."""
+    """A device for a sentence: its kind and its host, without settings; ``local`` is this machine."""
     try:
         found = parse(spec)
     except DeviceError:  # a spec of another version of edgepress
         return spec
-    return " ".join(part for part in (found.kind, found.host) if part)
+    return "this machine" if found.kind == "local" else " ".join(part for part in (found.kind, found.host) if part)
