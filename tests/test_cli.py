@@ -174,12 +174,12 @@ def test_every_option_reaches_the_request(here: Path, pipeline: Pipeline) -> Non
         *COMPRESS, "-o", "out.onnx", "--recipe", "r.json", "--eval-data", "e.npz", "--max-drop", "0.5",
         "--min-sqnr", "30", "--task", "classify", "--mac-ratio", "0.5", "--size-ratio", "0.4", "--speedup", "2",
         "--no-prune", "--no-quantize", "--target", "arm64", "--threads", "2", "--workers", "3",
-        "--width-multiple", "16", "--seed", "9",
+        "--width-multiple", "16", "--seed", "9", "--device", "local",
     )  # fmt: skip
     assert done.exit_code == 0
     assert pipeline.request == Request(
         Path("model.onnx"), Path("out.onnx"), "c.npz", "r.json", "e.npz", 0.5, 30.0, "classify", 0.5, 0.4, 2.0,
-        False, False, "arm64", 2, 3, 16, 9,
+        False, False, "arm64", 2, 3, 16, 9, device="local",
     )  # fmt: skip
 
 
