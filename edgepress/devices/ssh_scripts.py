@@ -5,7 +5,8 @@ single quotes (sh, bash, dash, zsh, ksh, busybox; fish as far as words have no b
 
 Whatever happens, the device is left as it was. ``HOLD`` makes the folder, and lives as long as the connection: its
 standard input ends with it, and if the network just falls silent, the beats that this machine sends fail to come.
-Then it ends every program that ``RUN`` has noted in the folder, with its process group, and removes the folder.
+Then it ends every program that ``RUN`` has noted in the folder, with its process group, removes the folder, and last of
+all ends its own group by a signal that none of its shells can be too young to hear.
 Should HOLD itself be killed, the watch that it keeps does the same when the next beat is missed.
 """
 
@@ -41,7 +42,7 @@ clean() {
     rm -rf "$folder" && break
     sleep 1
   done
-  kill -s TERM -- "-$$" || kill -s TERM "-$$"
+  kill -s KILL -- "-$$" || kill -s KILL "-$$"
 } 2>/dev/null
 trap clean EXIT
 trap "exit 1" HUP INT TERM PIPE
