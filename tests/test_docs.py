@@ -63,6 +63,7 @@ from edgepress.targets import TARGETS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 SCORES = ROOT / "docs/scores.md"
+FINETUNE = ROOT / "docs/finetune.md"
 
 
 def script(name: str) -> Any:
@@ -208,6 +209,8 @@ def documented(command: str) -> dict[str, list[str]]:
         rows = [*cells(section(README, "compress")), *cells(section(README, "quantize"))]
         others = {f"(`{name}` only)" for name in ("compress", "quantize") if name != command}
         rows = [row for row in rows if not any(row[2].endswith(other) for other in others)]
+    elif command == "finetune":
+        rows = cells(section(FINETUNE, "Options"))
     else:
         page = [
             section(README, "bundle, verify"),

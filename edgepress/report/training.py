@@ -53,7 +53,7 @@ class EpochRow:
         lost: what it had lost there.
         kl: divergence there.
         parameters: weights left.
-        coded_bytes: of the coded file; None where there is none.
+        coded_bytes: of the weights in the coded file; None where nothing is coded.
         best: whether it was the best until then.
     """
 

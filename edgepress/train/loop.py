@@ -54,7 +54,7 @@ class Epoch:
         lost: what it lost on the hold-out samples (points, nats, or dB below the floor).
         kl: divergence from the reference, in nats; NaN for no classifier.
         parameters: weights that count.
-        coded_bytes: of the coded file; None where there is none.
+        coded_bytes: of the weights in the coded file, as the coder counts them; None where nothing is coded.
         best: it was the best until then.
     """
 
@@ -228,7 +228,7 @@ def note_of(row: Epoch, of: int, measure: str) -> str:
         parts.append(f"KL {row.kl:.4f}")
     parts.append(f"{row.parameters:,} weights")
     if row.coded_bytes is not None:
-        parts.append(f"{row.coded_bytes:,} bytes coded")
+        parts.append(f"{row.coded_bytes:,} bytes")
     return ", ".join([*parts, *(["best"] if row.best else [])])
 
 

@@ -66,7 +66,7 @@ class Found:
         model: what would be handed over.
         verdict: on the hold-out samples.
         parameters: weights that are not zero, or that a coder is told, as the method counts.
-        coded_bytes: of the entropy-coded file; None where the method does not code.
+        coded_bytes: of the weights in the coded file; None where the method does not code.
     """
 
     model: Model
@@ -125,7 +125,7 @@ class Method(Protocol):
         ...
 
     def found(self) -> tuple[Model, int, int | None]:
-        """The model as it would be handed over, its weights that count, and its coded bytes."""
+        """The model as it would be handed over, its weights that count, and their coded bytes."""
         ...
 
     def rank(self, found: Found) -> tuple[float, ...] | None:

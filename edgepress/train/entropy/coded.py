@@ -12,8 +12,3 @@ SUFFIX = ".epz"
 def coded(model: Model) -> bytes:
     """The entropy-coded file, from which the same model is decoded."""
     return bytes(codec.encode(model.data))
-
-
-def coded_size(model: Model) -> int:
-    """Bytes of the coded file."""
-    return len(coded(model))

@@ -20,11 +20,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from edgepress.codec import matrix_bits
 from edgepress.executor import Executor
 from edgepress.model import Model
 from edgepress.train.adam import Adam
 from edgepress.train.batches import Batch
-from edgepress.train.entropy.coded import coded_size
 from edgepress.train.entropy.layers import REACH, Layer, layers_of, on_grid, settled, weights_of
 from edgepress.train.entropy.rates import Rates
 from edgepress.train.entropy.start import Start, start_of
@@ -101,10 +101,10 @@ class Straight(Plain):
         return Terms(loss + beta * bits / UNIT_BITS, float(loss.detach()), float(bits.detach()))
 
     def found(self) -> tuple[Model, int, int | None]:
-        """The model on its grids, weights that are not zero, bytes of the coded file."""
-        model = self.snapped()
-        left = sum(int(np.count_nonzero(model.constants[layer.name])) for layer in self.layers)
-        return model, left, coded_size(model)
+        """The model on its grids, weights that are not zero, bytes of its whole numbers as the coder counts them."""
+        whole = [self._whole(layer) for layer in self.layers]
+        bits = sum(matrix_bits(each) for each in whole)
+        return self.snapped(), sum(int(np.count_nonzero(each)) for each in whole), math.ceil(bits / 8)
 
     def rank(self, found: Found) -> tuple[float, ...] | None:
         """The smallest file that loses no more than it may."""

@@ -4,9 +4,9 @@
 
 A percentile of the scores of a layer is its threshold: the least one that masks enough. Layers without children (the
 head) and without parents (the first one) have no masks, as in the paper's table of the perceptron; units that nobody
-reads any more are masked, too. No unit disappears from the graph: zeros make neither a smaller plain file nor a faster one; share and
-accuracy can be compared with the tables of the paper. The paper retrains by SGD, and reports the best of its test
-epochs; here it is Adam, and hold-out samples.
+reads any more are masked, too. No unit disappears from the graph: zeros make neither a smaller plain file nor a faster
+one; share and accuracy can be compared with the tables of the paper. The paper retrains by SGD, and reports the best of
+its test epochs; here it is Adam, and hold-out samples.
 
 Source: Ganesh, Corso & Sekeh 2020 (arXiv 2003.08472), section 3.3.
 """
