@@ -73,7 +73,7 @@ class Coder:
         """Code one row of symbols, 0 .. 2 limit."""
         frequencies = tables.frequencies[classes, symbols]
         self.ideal += len(symbols) * tables.precision - float(np.log2(frequencies).sum())
-        self._rows.append((frequencies.astype(np.uint32), tables.starts[classes, symbols].astype(np.uint32)))
+        self._rows.append(((frequencies - 1).astype(np.uint16), tables.starts[classes, symbols].astype(np.uint16)))
         tables.learn(classes, symbols)
         self._open += len(symbols)
         if self.lanes > 1 and self._open >= CHUNK:
@@ -93,7 +93,8 @@ class Coder:
 def _single(rows: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
     state, words = 0, []
     for frequencies, starts in reversed(rows):
-        for frequency, start in zip(frequencies[::-1].tolist(), starts[::-1].tolist(), strict=True):
+        for less, start in zip(frequencies[::-1].tolist(), starts[::-1].tolist(), strict=True):
+            frequency = less + 1
             if state >= frequency << (48 - FINE):
                 words.append(state & 0xFFFF)
                 state >>= 16
@@ -107,7 +108,8 @@ def _many(rows: list[tuple[np.ndarray, np.ndarray]], lanes: int) -> bytes:
     words: list[np.ndarray] = []
     for frequencies, starts in reversed(rows):
         for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
-            frequency, start = frequencies[begin : begin + lanes], starts[begin : begin + lanes]
+            frequency = frequencies[begin : begin + lanes].astype(np.uint32) + np.uint32(1)
+            start = starts[begin : begin + lanes]
             state = states[: len(start)]
             full = np.flatnonzero(state >> np.uint32(32 - COARSE) >= frequency)
             if len(full):

@@ -155,7 +155,7 @@ def unwrapped(data: bytes) -> Tuple[int, int, List[bytes]]:
     """Size and CRC-32 of the ONNX file, and the three sections, whose checksums are right."""
     if data[:3] != MAGIC:
         raise CodedFileError("This is no coded file (its first bytes are not EPZ): make one with edgepress encode.")
-    source = Bytes(data)
+    source = Bytes(memoryview(data))  # type: ignore[arg-type]  # slices of it are no copies
     source.take(3)
     version = source.byte()
     if version != VERSION:
@@ -192,7 +192,7 @@ def expanded(data: bytes, most: int) -> bytes:
     method, size = source.byte(), source.number()
     if size > most:
         raise _damaged("a part is larger than it can be")
-    rest = source.rest()
+    rest: Any = source.rest()
     if method == PLAIN:
         made = rest
     elif method == XZ:
@@ -201,7 +201,7 @@ def expanded(data: bytes, most: int) -> bytes:
         raise _damaged("it names an unknown way to pack bytes")
     if len(made) != size:
         raise _damaged("a part has another size than it should")
-    return made
+    return made  # type: ignore[no-any-return]
 
 
 # --- bytes that are guessed, bit by bit ------------------------------------------------------------------------------
@@ -244,21 +244,21 @@ MOST_GUESSED = 1 << 16
 
 
 PRIMER = (
-    "c-pO2&2Jl35P!2?+na|gIS&Y_FH}AT6x-|XgeY4#B9Wq2q1-?s+K=at#P)7?*LG5gJ9m({aEOpNaO46P0u@5yfRKt*^@g}`;RgQz>b%``;+S"
-    "les<Acec{9JAH}7M9<ImEH!qU#MZ@XqUmr_?t<<;UErODpV8Tk}S6jTP~94&Z09~AD`!*N~~&lQ?E<nEC7_r0#}a4n%FP9RNIsO;#Lr$P7)O"
-    "=-_}dlvUJNt1+yPzq%RMU3k5{-|&tA9-0kg{MfNLZQl_mQxDW<iecEj%$yc<;)34<mwrSs5J)lTqc-rzce>vokD{`lYx#iI+N$DawZ_AX;3g"
-    "3SYmSyd(PEf(<xXCcup?dwyb;tAHvERw5QprbJ?{SbaFQej&1h~clDz^{LQB$WqzV)gD>Cm4ufuPsnF4#!gk*_^#1KJcl8brA};>VBwpz<=;"
-    "5Bc+t+=c5A*3r5w0GE0}6)>`niQd+bk8f`CyQj#dC$Gd{-ZOtz{4gCD45agXsdxa|;|$7*eoV${zW6>2SWb`J8Bs4)oq|zvJpocSXr43GvNB"
-    "3rf2L$3jyBO@XPWa^|TDZ8`9P7&n5k(3*1|<IH0U?X^%p2y~$x3XO*PFwli&?~)Iq;$c()Mj6~AR7s#@0}&sCMoXQA(7;7n*+oJ!uS&R3a%*"
-    "w??dHzHI{5=vayKK9zyAGuO-mE`YX||49`F6UsVR5J4?q(45b)ned+R&OntU<^eAxJLQ(Jh8d?JN_)6qK!cwhc40+6R)J=)xPWrIAy2=5`_&"
-    "xQ5%ofMJ3i~!olzkIj3MK{PP0`>&p`(yw(g$0RxI{AEqBzDpKjVi5cX#N78-caaelmaCND%OYY`72cN?eI9)g6p9Mgiy&R?vDC_Wy(KOCb)L"
-    "~sm1b7ok1fe&4?w=(-bU#6>Tsuuam3-R*4}iK@~CSi2{#tbpsyh&18PS;4lVk1=Sst_SN}tz+e~?&t~AnxE!o~1`lTPav69rVBG8n6g&q03s"
-    "G*Lg3n+yN4X;g<2cG4GniZp<xUtJy&&ZtF*uH)+=omm7H9V+eYQ8~Kq(<W%_p{c<H)F@l+h?E%eEq86{Uj4T0XU{`(5rv_8LkZ?Tvi;J`WZb"
-    "IT~neUVbL%K+zFk%$(sd+6)vE?ba3A1ELVgV;Y21Y@@dmmp})li-4KSjj>RAC<iasRT9&#BDzA@7s?lV$+XKLvOb4wo*|9d-h#+ZI1Z7t1w8"
-    "CEH0m!iNP7-BI77NZ`$w3i7CaOKDVuKL9Y8fuf<&_z1W)|jT@Ra?ND$9$+RgB&rtM7N+u<Mtb*Ie@ck`vY8ztG-iAxu`)!~lIJ#Q6nzt^*eE"
-    "LmJFtrpSu#<|b4N3O|5p{dmx)2fw<YSxWfv&>6IrDovAvW&W+mTKj)Zt`MXEmf;+t7MkBUb7l%n_Eq_U9Z;ATro`yo;we2cJ(2avA6H?fj#E"
-    "<udH}6vkC8Yy1vKc-q3FlvXlfx`4xbqQ}UL)L>glJBpN4{NhJw4m76#Qk_4js9%$$VP0qq&NP$Lfk-!xUq_;^ocvpiZk`v~irm>dDo6i8vSy"
-    "`n"
+    "c-pO2y>BB`5P!4&+B^($-i45J19EAk*j|4pMDh6|5+%wh934nR`|<pd*xtR}wVj+qK}Qb~4Ml`RK}iD*ffGWaKuCvlqC+$^blg9Hn76x*9g{"
+    "ufbg?z-c{9JAH}7M9<4+T^%o5hAYub7z9amNh#nt>8rLpe78oCq;6ch%<G|f3K@8|BCgHa|bo>`ha=JtU14xNr_@kXQ(IfDer(x{~xP6Pa}Z"
+    "%R0>-8Hz=kQ$P(5K5uQAdgXP-W%rb<0BIlPvOZ^C{ZXgsHEkbF}^fstZkb^YbALG61jc`B5H*}HJ$Y4J1or2Sfx;-P-mdxjMn%WtDFglX=)U"
+    "728P(2<F0kR*Hj7y1D=lN?ifZUf)8Qk3|f=yl)3C$4BF|JbCzlLa{KDZ0sdwZfigc)u)$Yvd7D8ey_{>SR&KjzYHIJ!h}&wLdl47^XA-Y;7<"
+    "6$@-tMWc%Lkc6pa@r&!V!gI2EFt`uB8`p+q~b;M8z{p<F2g^oaPFMgA(W-gZ^ZJ#kmFcDGVr>EN%{6ymUBUOMgZ*M*C`aaM-q0tCN+JazuPn"
+    "(1gMs!LiU3Pm^KdDP4HVLR;~CAjUOsEVTNZN4xOoLR<3nBTpCFvCycm4?JCH<{o)3C>};-V3ff<Lgffb$`kR?Xt2~-2=!c~nOY<yc}v2Dk~b"
+    "Dd-)!zItdl=*CHqN<{PpzjwMK$OzXBid=<&f%n+^Fc`5s8*9s>UT;9z}6UW=Yh0Poj+*laAkNj{c*!1?ek1iTylH2{#`zkIa0^U?-+f)U<9z"
+    "@H22>pO80{UQJ~KK%LH%`Lh?&Jl1R0N=$tz&R{P<dgAd8zi!a=C2iLy@BS>;iFe%dKINWfq{bcp*n7sO0MZ2=bCpt6ps)}naKXI=UFEFGhu="
+    "o=buU_|5O>&LedOaVw$F40jy|^fqs)@<*`Z#SqZ8LNlz4bh^yoANOvalBL>GIV8g3!ue7hvhkXWvka#8oE5v1C?K5~Vlb6lF2?66~KcL_+aG"
+    "#5EdlXy-!#T<wG8lzX?ufzoMksg8;N&?e_k_V|2<1LxQa(SsH;IeAK?h0!0ZJya)g1*!1*M2aQCX%D7|SRnG*&Y4ZPo2?JFr(!s%Woe68E{c"
+    "xWG|EWBuwgK?jP80Bz<BPtm5K=x8^t(H;<mNFLH4q<jm#?XU#eC>;dMTyBho(nUFXv91!CbQRGR{Jv1U+)E~129eb{Wc>oE&Gr^Vw*9e>q)p"
+    "&{uc1MInL(O!$o>V=7TQ0;EH&Yw7)Yr^6Ys!o3j9_=Qo%3DdY<C0JhjLv43BqV`eJoAwG?<)rm!V%EqKI}#)qdm>3kwU%OCil&ZH0G#=meQq"
+    "$Kq!vFRc=+T60a<E&z#I9+qVV)@m=Y94*BO?{3zv~@0OQYlwhqg*N}dR42`i@czfDjI$aL#t{^p;9cWI?q>?Lb=>B3VM;N6{DuKxKUSH)p7;"
+    "RC0)nh>1lAiqYkj*okN@V%@M~xaQVxbjd{1-aUB-z4%`|cw_+g6zW|U#Jh~NKCN(jB5{x4&q!feO@@*Ugi2;#+^E6+7?4ug6OwwZf<K(Sn^7"
+    "?;$09Q@"
 )
 """Graphs and recipes of two small networks, which a :class:`Guess` has seen before any other."""
 
@@ -357,6 +357,7 @@ class Guessed(Bytes):
 
     def __init__(self, data: bytes, size: int) -> None:
         """``size`` bytes from the coded ``data``."""
+        data = bytes(data)
         super().__init__(data)
         self.size, self.made = size, 0
         self.guess = primed()
@@ -780,10 +781,10 @@ class Expectation:
 FINE, COARSE = 16, 13
 """Bits of a frequency: of a single lane, which plain Python decodes; of many, which numpy decodes side by side."""
 
-CHUNK = 1 << 22
+CHUNK = 1 << 23
 """Symbols after which the lanes are emptied, at the end of a row: what an encoder must hold in memory."""
 
-MOST_LANES = 1 << 12
+MOST_LANES = 1 << 11
 
 EMPTY = np.uint32(1 << 16)
 """The state that the lanes of an encoder start from. A single lane starts from 0: no lane can take its words."""

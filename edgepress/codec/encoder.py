@@ -8,6 +8,7 @@ same that way is kept as plain bytes, compressed.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgepress.codec import decoder, tensors, wire
@@ -85,12 +86,12 @@ def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
     widest = max((_widest(hole) for hole, _ in tokens.holes), default=1)
     coder = Coder(lanes_for(symbols, widest))
     recipes: list[bytes] = []
-    side = bytearray()
+    side: list[bytes] = []
     account = [_one(hole, data, coder, tokens.shapes, recipes, side) for hole, data in tokens.holes]
     codes = coder.finish()
-    head = squeezed_head(tokens.graph, recipes, len(codes) + len(side))
+    head = squeezed_head(tokens.graph, recipes, len(codes) + sum(map(len, side)))
     start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
-    file = start + b"".join(_section(each) for each in (head, codes, bytes(side)))
+    file = b"".join([start, *_section([head]), *_section([codes]), *_section(side)])
     share = len(head) / max(1, len(tokens.graph) + sum(map(len, recipes)))
     told = tuple(
         replace(each, bits=each.bits + 8 * share * len(recipe)) for each, recipe in zip(account, recipes, strict=True)
@@ -104,15 +105,20 @@ def _widest(hole: Hole) -> int:
 
 
 def _one(
-    hole: Hole, data: memoryview, coder: Coder, shapes: tensors.Shapes, recipes: list[bytes], side: bytearray
+    hole: Hole, data: memoryview, coder: Coder, shapes: tensors.Shapes, recipes: list[bytes], side: list[bytes]
 ) -> CodedTensor:
     candidate, ways = tensors.cheapest(hole, data, coder, shapes)
-    before, ideal = len(side), coder.ideal
+    pieces, ideal = len(side), coder.ideal
     recipes.append(candidate.write(ways, coder, side))
-    bits = coder.ideal - ideal + 8 * (len(side) - before)
+    bits = coder.ideal - ideal + 8 * sum(map(len, side[pieces:]))
     count = len(candidate.parts[-1].symbols) if candidate.parts else hole.count  # digits of words, not words
     return CodedTensor(candidate.name, count, len(data), bits)
 
 
-def _section(data: bytes) -> bytes:
-    return number(len(data)) + data + (zlib.crc32(data).to_bytes(4, "little") if data else b"")
+def _section(pieces: Sequence[bytes]) -> list[bytes]:
+    """Length, bytes, checksum; an empty section is its length."""
+    checksum = 0
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    length = sum(map(len, pieces))
+    return [number(length), *pieces, checksum.to_bytes(4, "little")] if length else [number(0)]

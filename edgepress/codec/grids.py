@@ -15,11 +15,16 @@ import numpy as np
 
 from edgepress.codec.decoder import OCTAVE, POWERS, grid_steps
 
-FARTHEST = 24
-"""The smallest number of a row may be as large as this."""
+FARTHEST, FARTHEST_FEW = 24, 128
+"""The smallest number of a row may be as large as this; of a row of few numbers."""
+
+FEW = 1 << 10
 
 LARGEST = 1 << 20
 """Greater multiples than that are no rounding worth the name."""
+
+PROBE = 1 << 10
+"""Values of a row that a step must fit before all are looked at."""
 
 ROUNDINGS = (0, 1, -1, 2, -2)
 """Units in the last place that a quotient may be off the step."""
@@ -30,7 +35,7 @@ class Multiples:
     """``values[i, j] = float32(whole[i, j]) * steps[i]``, to the bit but for signs of zeros.
 
     Attributes:
-        whole: int32 ``[rows, columns]``.
+        whole: the smallest integer type, ``[rows, columns]``.
         steps: float32 ``[rows]``, or ``[1]``: one for all.
     """
 
@@ -47,6 +52,8 @@ def one_step(values: np.ndarray) -> Multiples | None:
 
 def step_each(values: np.ndarray) -> Multiples | None:
     """A step for every row of a matrix of float32, if there are."""
+    if not np.isfinite(values).all():
+        return None
     least = _least(values)
     made = _proven(values, least, values.shape)
     if made is not None:
@@ -70,18 +77,15 @@ def _least(values: np.ndarray) -> np.ndarray:
 
 def _row_step(row: np.ndarray) -> np.float32 | None:
     """The largest step that all values of a row are multiples of."""
-    magnitudes = np.unique(np.abs(row))
-    magnitudes = magnitudes[magnitudes > 0]
-    if not len(magnitudes):
-        return np.float32(1)
-    if not np.isfinite(magnitudes[-1]):
+    least = _least(row[None])[0]
+    probe = np.unique(np.abs(row[:: max(1, len(row) // PROBE)]))[None]
+    if not np.isfinite(probe[0, -1]):
         return None
-    probe = magnitudes[:: max(1, len(magnitudes) // 256)]
-    for multiple in range(1, FARTHEST + 1):
-        middle = magnitudes[0] / np.float32(multiple)
-        for off in ROUNDINGS:
+    for multiple in range(1, (FARTHEST_FEW if len(row) <= FEW else FARTHEST) + 1):
+        middle = least / np.float32(multiple)
+        for off in ROUNDINGS if multiple > 1 else ROUNDINGS[:1]:
             step = _neighbour(middle, off)
-            if step > 0 and _fits(probe[None], np.array([step]))[0] and _fits(magnitudes[None], np.array([step]))[0]:
+            if step > 0 and _fits(probe, np.array([step]))[0] and _fits(row[None], np.array([step]))[0]:
                 return step
     return None
 
@@ -103,7 +107,9 @@ def _proven(values: np.ndarray, steps: np.ndarray, shape: tuple[int, ...]) -> Mu
         whole = np.rint(values / steps[:, None])
         if not (np.abs(whole) < LARGEST).all() or not np.array_equal(whole * steps[:, None], values):
             return None
-    return Multiples(whole.astype(np.int32).reshape(shape), steps)
+        largest = float(np.abs(whole).max(initial=0))
+    kind = np.int8 if largest <= 127 else np.int16 if largest < 1 << 15 else np.int32
+    return Multiples(whole.astype(kind).reshape(shape), steps)
 
 
 def on_grid(steps: np.ndarray) -> tuple[float, np.ndarray] | None:

@@ -9,7 +9,7 @@ ways are tried on what the tables have learned so far; of large matrices, on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ FEW_ROWS = 1 << 17
 
 WIDE_ROWS = 1 << 10
 """Columns that keep many lanes busy: in large files rows of kernels are worth their time from here on."""
+
+ROWS_AT_ONCE = 64
 
 PICTURES = 1 << 20
 """Numbers of a matrix whose columns are tried as pixels, at the most."""
@@ -124,9 +126,10 @@ class Matrix:
         flat = values.ravel()
         offset, shift = _placed(flat)
         high, low = flat, None
-        if offset or shift or flat.dtype.itemsize > 2 or flat.dtype.kind == "u":
-            wide = flat.astype(np.int64) - offset
-            high, low = wide >> shift, (wide & ((1 << shift) - 1) if shift else None)
+        if offset or shift or flat.dtype.kind == "u":
+            kind = {1: np.int16, 2: np.int32}.get(flat.dtype.itemsize, np.int64)
+            wide = flat.astype(kind) - kind(offset)
+            high, low = wide >> kind(shift), (wide & kind((1 << shift) - 1) if shift else None)
         limit, escapes = _limit(high, precision)
         clipped = high.clip(-limit, limit).astype(np.int8)
         excess = np.abs(high[np.abs(clipped) == limit].astype(np.int64)) - limit if escapes else None
@@ -160,8 +163,9 @@ def _limit(high: np.ndarray, precision: int) -> tuple[int, bool]:
     if not high.size:
         return 0, False
     largest = max(int(high.max()), -int(high.min()))
-    counts = np.bincount(np.minimum(np.abs(high.astype(np.int64, copy=False)).ravel(), MOST + 1), minlength=MOST + 2)
-    beyond = counts[::-1].cumsum()[::-1]  # numbers of at least this magnitude
+    few = np.abs(high[:: max(1, high.size // SAMPLE)].astype(np.int64))
+    counts = np.bincount(np.minimum(few, MOST + 1), minlength=MOST + 2)
+    beyond = counts[::-1].cumsum()[::-1] * (high.size // len(few))  # numbers of at least this magnitude, about
     wide = high.size * 2 / 2.0**precision * 1.44
     costs = {limit: wide * limit + ESCAPE_BITS * int(beyond[limit]) for limit in range(1, MOST + 1)}
     best = min(costs, key=lambda limit: (costs[limit], limit))
@@ -225,14 +229,13 @@ def trial(matrix: Matrix, way: Way, tables: Learned, lanes: int) -> float:
     return spent * matrix.symbols.size / max(1, seen)
 
 
-def write(matrix: Matrix, way: Way, coder: Coder, side: bytearray) -> bytes:
+def write(matrix: Matrix, way: Way, coder: Coder, side: list[bytes]) -> bytes:
     """Code a matrix; returns its recipe."""
     walk(matrix, way, coder.learned, coder.lanes, coder.row)
     if matrix.excess is not None:
-        for each in matrix.excess.tolist():
-            side += number(each)
+        side.append(b"".join(number(each) for each in matrix.excess.tolist()))
     if matrix.low is not None:
-        side += _low_bits(matrix.low, matrix.shift)
+        side.append(_low_bits(matrix.low, matrix.shift))
     return recipe(matrix, way)
 
 
@@ -248,9 +251,9 @@ def walk(matrix: Matrix, way: Way, learned: Learned, lanes: int, row: Row, most:
     if way.mode == ALIKE:
         expected = Expectation(way.mode, mean_of(matrix.symbols), np.zeros(0, np.int64), 0)
         lengths = decoder.widths(matrix.symbols.size, lanes)
-        pieces = np.split(matrix.symbols, np.cumsum(lengths)[:-1]) if lengths else []
+        pieces: Iterable[np.ndarray] = np.split(matrix.symbols, np.cumsum(lengths)[:-1]) if lengths else []
     else:
-        pieces = list(layout.laid(matrix.symbols))
+        pieces = layout_rows(layout, matrix.symbols)
         levels = _levels(matrix, layout)
         base, limit = _level_range(levels)
         learned.levels.begin(limit, None)
@@ -272,10 +275,19 @@ def mean_of(symbols: np.ndarray) -> int:
     return int(np.abs(symbols).sum(dtype=np.int64)) * decoder.UNIT // max(1, symbols.size)
 
 
+def layout_rows(layout: Layout, numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of a matrix, some at a time, so that a few of them cost little."""
+    view = numbers.reshape(layout.shape).transpose((1, 2, 0) if layout.turned else (0, 2, 1))
+    for start in range(0, len(view), ROWS_AT_ONCE):
+        yield from np.ascontiguousarray(view[start : start + ROWS_AT_ONCE]).reshape(-1, layout.columns)
+
+
 def _levels(matrix: Matrix, layout: Layout) -> np.ndarray:
     """The level of the mean magnitude of every first index: int64 ``[levels]``."""
-    laid = layout.laid(matrix.symbols).reshape(layout.levels, -1)
-    means = np.abs(laid).sum(1, dtype=np.int64) * 256 // max(1, laid.shape[1])
+    sizes = np.abs(matrix.symbols).reshape(layout.shape)
+    first = layout.levels != layout.rows or layout.kernel[0] == 1
+    axes = ((0, 2) if layout.turned else (1, 2)) if first else (0, 1)
+    means = sizes.sum(axes, dtype=np.int64) * 256 // max(1, sizes.size // max(1, layout.levels))
     return np.asarray(np.maximum(0, np.searchsorted(np.array(LEVELS), means, side="right") - 1))
 
 

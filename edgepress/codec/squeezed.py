@@ -14,7 +14,7 @@ LONG = 1 << 18
 WORTH = 0.98
 """Compressing that saves less is not worth anybody's time."""
 
-FEW_GUESSED = 1 << 13
+FEW_GUESSED = 3 << 12
 """Bytes of a head up to which guessing, which takes a while to decode, is worth what it saves."""
 
 FAR_MORE = 50

@@ -55,13 +55,13 @@ class Candidate:
         fixed = 8 * (len(self.recipe) + sum(map(len, self.side)))
         return fixed + sum(bits for bits, _ in found), tuple(way for _, way in found)
 
-    def write(self, ways: tuple[matrices.Way, ...], coder: Coder, side: bytearray) -> bytes:
+    def write(self, ways: tuple[matrices.Way, ...], coder: Coder, side: list[bytes]) -> bytes:
         """Code it; returns the recipe."""
         recipe = bytearray(self.recipe)
-        side += self.side[0]
+        side.append(self.side[0])
         for each, way in zip(self.parts, ways, strict=True):
             recipe += matrices.write(each, way, coder, side)
-        side += self.side[1]
+        side.append(self.side[1])
         return bytes(recipe)
 
 
@@ -74,30 +74,47 @@ def cheapest(hole: Hole, data: memoryview, coder: Coder, shapes: Shapes) -> tupl
         coder: what was coded before.
         shapes: shapes that packed weights of the graph may have.
     """
-    tried: list[tuple[float, int, Candidate, tuple[matrices.Way, ...]]] = []
-    for place, candidate in enumerate(_candidates(hole, data, coder.learned.precision, shapes)):
+    found: tuple[float, Candidate, tuple[matrices.Way, ...]] | None = None
+    for candidate in _for_numbers(hole, data, coder.learned.precision, shapes):
         bits, ways = candidate.priced(coder)
-        tried.append((bits, place, candidate, ways))
-    _, _, candidate, ways = min(tried, key=lambda each: each[:2])
-    return candidate, ways
+        if found is None or bits < found[0]:
+            found = bits, candidate, ways
+    if found is None or _may_be_less(data, found[0]):
+        stored = _stored(data)
+        if found is None or 8 * len(b"".join(stored.side)) + 8 < found[0]:
+            return stored, ()
+    return found[1], found[2]
 
 
-def _candidates(hole: Hole, data: memoryview, precision: int, shapes: Shapes) -> Iterator[Candidate]:
-    special: list[Candidate] = []
-    if hole.count and hole.kind in KINDS | {21: "", 22: "", 25: "", 26: ""}:
-        if hole.kind in MANTISSAS:
-            special += _of_floats(hole, data, precision)
-        elif hole.kind != decoder.DOUBLE:
-            special += _of_integers(hole, data, precision, shapes)
-        if hole.bits >= 8:
-            special += _codebook(hole, np.frombuffer(data, KINDS[hole.kind]), precision)
-    yield from special
-    if not special or len(data) <= STORED_UP_TO:
-        yield _stored(data)
+def _may_be_less(data: memoryview, bits: float) -> bool:
+    """Whether general compression may need fewer bits; of large tensors a sample tells."""
+    if len(data) <= SHORT:
+        return True
+    middle = len(data) // 2
+    return 8 * len(squeezed(data[middle : middle + SHORT])) * (len(data) / SHORT) < bits * CLEARLY
 
 
-STORED_UP_TO = 1 << 22
-"""Bytes up to which general compression is tried where a method for numbers has applied."""
+def _for_numbers(hole: Hole, data: memoryview, precision: int, shapes: Shapes) -> Iterator[Candidate]:
+    if not hole.count or hole.kind not in KINDS | NARROW or hole.kind == decoder.DOUBLE:
+        return
+    if hole.kind == decoder.FLOAT:
+        steps = list(_steps(hole, np.frombuffer(data, "<f4"), precision))
+        yield from steps
+        if steps:
+            return
+    if hole.kind in MANTISSAS:
+        yield from _of_floats(hole, data, precision)
+    else:
+        yield from _of_integers(hole, data, precision, shapes)
+    if hole.bits >= 8:
+        yield from _codebook(hole, np.frombuffer(data, KINDS[hole.kind]), precision)
+
+
+NARROW = {21: "", 22: "", 25: "", 26: ""}
+"""Types of 4 and 2 bits."""
+
+SHORT = 1 << 16
+CLEARLY = 0.95
 
 
 def _blob(data: bytes) -> bytes:
@@ -137,10 +154,6 @@ def _of_integers(hole: Hole, data: memoryview, precision: int, shapes: Shapes) -
 def _of_floats(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
     if hole.kind == decoder.FLOAT:
         values = np.frombuffer(data, "<f4")
-        found = list(_steps(hole, values, precision))
-        yield from found
-        if found:
-            return
         with np.errstate(over="ignore", invalid="ignore"):
             halves = values.astype("<f2")
             is_half = np.array_equal(halves.astype("<f4").view("<u4"), values.view("<u4"))
@@ -196,17 +209,27 @@ def _of_multiples(hole: Hole, values: np.ndarray, found: grids.Multiples, axis: 
 def _codebook(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candidate]:
     """Few distinct values, by their bits."""
     bits = values.view(f"<u{values.dtype.itemsize}")
-    if len(np.unique(bits[:: max(1, len(bits) // GLANCE)])) > BOOK:
+    book = np.unique(bits[:: max(1, len(bits) // GLANCE)])
+    if len(book) > BOOK:
         return
-    book, places = np.unique(bits, return_inverse=True)
-    if len(book) > min(BOOK, max(1, len(bits) // 2)):
+    if len(bits) > GLANCE:
+        missed = bits[book[np.minimum(np.searchsorted(book, bits), len(book) - 1)] != bits]
+        book = np.union1d(book, missed)
+    real = book.view(values.dtype)
+    if len(book) > min(BOOK, max(1, len(bits) // 2)) or _dense(real):
         return
-    order = np.argsort(book.view(values.dtype), kind="stable")
+    order = np.argsort(real, kind="stable")
     ranks = np.empty(len(book), np.int16)
     ranks[order] = np.arange(len(book))
-    matrix = matrices.Matrix.of(ranks[places.reshape(-1)], hole.dims, precision)
+    places = np.searchsorted(book, bits)
+    matrix = matrices.Matrix.of(ranks[places], hole.dims, precision)
     stored = _blob(book[order].tobytes())
     yield Candidate("codebook", bytes([decoder.BOOK]) + number(len(book)), (matrix,), (stored, b""))
+
+
+def _dense(book: np.ndarray) -> bool:
+    """Whether whole numbers leave no gaps that a codebook could close."""
+    return book.dtype.kind in "iu" and int(book.max()) - int(book.min()) < 2 * len(book)
 
 
 def _split(hole: Hole, data: memoryview, precision: int) -> Candidate:
