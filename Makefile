@@ -1,7 +1,7 @@
 # make demo   compress the embedded digits network with the embedded digits, into build/
 # make test   the tests
 # make check  lint, format, types, floors
-# make test-arm  sets up emulated ARM cores in build/arm (Debian or Ubuntu), compares int8 outputs between them
+# make test-arm  emulated ARM cores, set up in build/arm (Debian or Ubuntu): outputs against this machine's, instructions
 # make test-devices  devices by ssh against a real OpenSSH server, unpacked into build/sshd if the system has none
 # make clean  remove what the above made
 #
@@ -21,10 +21,11 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
+# One onnxruntime more, which some cores cannot run. Where no cross compiler can be had, the runner is not tested.
 test-arm: $(READY)
-	$(BIN)/python tools/arm/setup.py
-	$(BIN)/python tools/arm/native.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_arm.py tests/test_devices_native_arm.py
+	$(BIN)/python tools/arm/setup.py --also 1.21.0
+	$(BIN)/python tools/arm/native.py || test $$? -eq 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/test_arm.py tests/test_arm_counts.py tests/test_devices_native_arm.py
 
 test-devices: $(READY)
 	$(BIN)/python tools/sshd.py

@@ -85,3 +85,7 @@ class Emulated(Local):
         if why is not None:
             raise Crash(f"{self.spec}: {why}.")
         return done
+
+    def __enter__(self) -> Emulated:
+        """The core."""
+        return self
