@@ -21,6 +21,7 @@ from edgepress.model import Model
 from edgepress.pipeline import finetuning
 from edgepress.pipeline.finetuning import finetune
 from edgepress.train import loop
+from edgepress.train.batches import Batches
 from edgepress.train.checkpoint import checkpoint_path
 from edgepress.train.loop import Loop
 
@@ -72,7 +73,7 @@ def test_a_training_that_makes_it_worse_hands_over_the_start(here: Path) -> None
 def test_nothing_is_trained_on_the_samples_held_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[bytes] = []
     judged: list[bytes] = []
-    batches, judge = finetuning.Batches, finetuning._Run._judge
+    batches, judge = Batches, finetuning._Run._judge
 
     def watched(feed: Any, *rest: Any) -> Any:
         trained.extend(feed.sample_hashes())
@@ -202,7 +203,7 @@ def test_pictures_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found.improved and found.result.kl < found.start.kl
 
 
-# --- what cannot be used -------------------------------------------------------------------------------------------
+# --- what cannot be used ------------------------------------------------------------------------------
 
 
 def wrong(*more: str) -> str:
