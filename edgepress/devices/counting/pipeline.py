@@ -74,9 +74,14 @@ class Pipeline:
         return {"".join(found[:0:-1]): found[0] for found in _ENCODED.findall(told)}
 
     def _told(self, command: Sequence[str | Path], given: str) -> str:
-        done = subprocess.run(
-            [*command, FEATURES], input=given, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-        )
+        try:
+            done = subprocess.run(
+                [*command, FEATURES], input=given, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired:
+            raise DeviceError(
+                f"{Path(command[0]).name} has not ended within {TIMEOUT_S:g} s: take fewer models."
+            ) from None
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise DeviceError(f"{Path(command[0]).name} cannot estimate cycles ({last}): try another version of LLVM.")
