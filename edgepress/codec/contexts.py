@@ -9,11 +9,11 @@
 The class of a number is that of the magnitude that the coder expects there: from the mean magnitude of its row, which
 the file tells, and that of its column in the rows before (or of neither, whatever is cheapest for this matrix). So a
 row or a column of small numbers is cheap as a whole, and its zeros are the cheapest of all. Tables are those that the
-coder ends with, and the priors that it starts from count in them: values that never occurred have finite lengths. What
-neighbours in the kernel of a convolution tell (``decoder.Expectation``) is left out of the classes: it favours signs,
-not sizes, and moves with every number; ``matrix_bits`` has it. A
-step of training that moves numbers between neighbours interpolates ``bits``; classes and tables change slowly, so that
-it is enough to take them anew every so many steps.
+coder ends with, so they charge a few percent less than coding takes, which has to learn them first; priors count in
+them, so values that never occurred have finite lengths. What neighbours in the kernel of a convolution tell
+(``decoder.Expectation``) is left out of the classes: it favours signs, not sizes, and moves with every number;
+``matrix_bits`` has it. A step of training that moves numbers between neighbours interpolates ``bits``; classes and
+tables change slowly, so that it is enough to take them anew every so many steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgepress.codec.coder import Learned, cost
 from edgepress.codec.decoder import ALIKE, CLASSES, FINE, LAPLACE, MOST, WEIGHT, Tables, prior
 
 VALUES = 2 * MOST + 1
-"""Values that a table has a length for: -MOST .. MOST; beyond it every further step costs what the last one did."""
+"""Values that a table has a length for: -MOST .. MOST; what is beyond is an escape and costs bytes of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,7 @@ class Contexts:
         """Bits of numbers in places of some classes: float64 of their common shape."""
         symbols = (np.asarray(values, np.int64) - self.offset) >> self.shift
         inside = symbols.clip(-MOST, MOST)
-        last = np.stack([self.bits[:, 0] - self.bits[:, 1], self.bits[:, -1] - self.bits[:, -2]])
-        beyond = np.abs(symbols - inside) * np.maximum(last[(symbols > 0).astype(int), classes], 0.0)
+        beyond = 8 * np.ceil(np.log2(1.0 + np.abs(symbols - inside)) / 7)  # an escape: seven bits to a byte
         return np.asarray(self.bits[classes, inside + MOST] + beyond + self.shift)
 
 

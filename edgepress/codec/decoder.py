@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import base64
 import bisect
+import copy
+import functools
 import io
 import lzma
 import os
@@ -38,6 +40,12 @@ ROOM = 1 << 22
 
 DEEPEST = 32
 """Graphs inside graphs, at the most."""
+
+FEW_ROWS = 1 << 17
+"""Rows of a matrix with fewer columns than that, at the most: each takes a moment."""
+
+WRONG = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, struct.error, lzma.LZMAError, zlib.error)
+"""What numpy and the standard library raise over bytes that no encoder wrote."""
 
 
 class CodedFileError(ValueError):
@@ -71,8 +79,9 @@ def decode_to(data: bytes, write: Callable[[Any], Any]) -> int:
         CodedFileError: as :func:`decode`; what was written until then is worthless.
     """
     try:
-        return _decode_to(data, write)
-    except (IndexError, OverflowError, ValueError, zlib.error, lzma.LZMAError, struct.error) as error:
+        with np.errstate(all="ignore"):
+            return _decode_to(data, write)
+    except WRONG as error:
         if isinstance(error, CodedFileError):
             raise
         raise _damaged(str(error) or type(error).__name__) from error
@@ -283,6 +292,15 @@ class Guess:
         self.now = bytearray()
         self.last: Dict[Any, bytes] = {}
 
+    def twin(self) -> Guess:
+        """Another that knows the same."""
+        made = copy.copy(self)
+        made.past, made.now = bytearray(self.past), bytearray(self.now)
+        made.nodes = {key: {bits: list(counter) for bits, counter in node.items()} for key, node in self.nodes.items()}
+        made.weights, made.matched = [list(each) for each in self.weights], [list(each) for each in self.matched]
+        made.places, made.last = dict(self.places), dict(self.last)
+        return made
+
     def byte(self, kind: int, field: int, index: int, coder: Callable[[int], int]) -> int:
         """The next byte; ``coder`` is given the probability of a 1 in 4096 parts and says what the bit is."""
         key = (kind, field)
@@ -446,15 +464,20 @@ def read_head(source: Bytes, recipes: Sequence[bytes]) -> None:
         source.take(len(recipe))
 
 
-def primed() -> Guess:
-    """A guess that has seen the heads of two small networks."""
+@functools.lru_cache(maxsize=1)
+def _taught() -> Guess:
     guess = Guess()
-    source = Bytes(zlib.decompress(base64.b85decode(PRIMER)) if PRIMER else b"")
+    source = Bytes(zlib.decompress(base64.b85decode(PRIMER)))
     while source.at < len(source.data):
         graph = source.take(source.number())
         recipes = [source.take(source.number()) for _ in range(source.number())]
         read_head(Known(graph + b"".join(recipes), guess), recipes)
     return guess
+
+
+def primed() -> Guess:
+    """A guess that has seen the heads of two small networks."""
+    return _taught().twin()
 
 
 # --- the graph: protocol buffers without lengths, and holes where weights stood -------------------------------------
@@ -962,6 +985,15 @@ class Layout:
         self.rows, self.columns = first * places, second
         self.levels = self.rows if first == 1 else first
         """How many levels there are: one for each first index, or for each row if there is a single one."""
+        if self.rows > max(FEW_ROWS, self.columns):
+            raise _damaged("a matrix has too many rows")
+
+    @classmethod
+    def of(cls, mode: int, count: int, shape: Tuple[int, int, int], turned: bool) -> Layout:
+        """The layout of a mode, for a shape as :func:`shape_of` gives it."""
+        if mode == ALIKE:
+            return cls(count, count, 1, 1, False)
+        return cls(count, shape[0], *(shape[1:] if mode == IN_KERNEL else (1, 1)), turned=turned)
 
     def each_row(self, levels: np.ndarray) -> np.ndarray:
         """The level of every row."""
@@ -996,7 +1028,7 @@ def matrix(recipe: Bytes, codes: Codes, side: Bytes, count: int, shape: Sequence
     if shift > 62:
         raise _damaged("it names an impossible shift")
     mode = flags & MODE
-    layout = Layout(count, columns, *((places, width) if mode == IN_KERNEL else (1, 1)), turned=bool(flags & TURNED))
+    layout = Layout.of(mode, count, (columns, places, width), bool(flags & TURNED))
     tables = codes.kernels if mode == IN_KERNEL else codes.tables
     tables.begin(limit, LAPLACE if flags & FRESH_LAPLACE else GAUSS if flags & FRESH_GAUSS else None)
     made = _coded_rows(recipe, codes, tables, mode, layout, bool(shift))

@@ -4,7 +4,7 @@
 
 Low bits of numbers that spread wide are as good as random, and go to the side section as they are. What a symbol costs
 depends on its class (see ``decoder.Expectation``); rows are steps, columns lanes, and either axis may be the rows. All
-ways are tried on what the tables have learned so far; of large matrices, on their first rows.
+ways are tried on what the tables have learned so far; of large matrices, on rows here and there.
 """
 
 from __future__ import annotations
@@ -32,9 +32,6 @@ from edgepress.codec.decoder import (
     number,
     shape_of,
 )
-
-FEW_ROWS = 1 << 17
-"""Rows that are decoded one by one, at the most."""
 
 WIDE_ROWS = 1 << 10
 """Columns that keep many lanes busy: in large files rows of kernels are worth their time from here on."""
@@ -83,8 +80,15 @@ class Way:
 
     def layout(self, count: int) -> Layout:
         """How ``count`` numbers are laid out."""
-        columns, places, width = self.shape
-        return Layout(count, columns, *((places, width) if self.mode == IN_KERNEL else (1, 1)), turned=self.turned)
+        return Layout.of(self.mode, count, self.shape, self.turned)
+
+    def possible(self, count: int) -> bool:
+        """Whether the decoder would take it."""
+        try:
+            self.layout(count)
+        except decoder.CodedFileError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,7 @@ def _limit(high: np.ndarray, precision: int) -> tuple[int, bool]:
 
 
 def best(matrix: Matrix, tables: Learned, lanes: int) -> tuple[float, Way]:
-    """The cheapest way to code a matrix after what was coded before, and its bits (estimated from the first rows)."""
+    """The cheapest way to code a matrix after what was coded before, and its bits (estimated from some rows)."""
     tried = {way: trial(matrix, way, tables, lanes) for way in _ways(matrix, lanes)}
     if (
         lanes == 1 and matrix.symbols.size <= PICTURES and min(tried, key=lambda way: tried[way]).mode != ALIKE
@@ -191,17 +195,20 @@ def best(matrix: Matrix, tables: Learned, lanes: int) -> tuple[float, Way]:
 
 
 def _ways(matrix: Matrix, lanes: int) -> Iterator[Way]:
+    count = matrix.symbols.size
     yield Way(ALIKE, False, matrix.shape)
     for turned in (False, True):
         plain = Way(BY_ROW, turned, matrix.shape)
-        layout = plain.layout(matrix.symbols.size)
-        if layout.rows > 1 and layout.columns > 1 and layout.rows <= max(1 << 16, layout.columns):
+        if plain.possible(count) and min(plain.layout(count).rows, plain.layout(count).columns) > 1:
             yield plain
             yield replace(plain, mode=BY_CROSS)
         kernel = replace(plain, mode=IN_KERNEL)
-        layout = kernel.layout(matrix.symbols.size)
-        if matrix.shape[1] > 1 and layout.rows <= FEW_ROWS and (lanes == 1 or layout.columns >= WIDE_ROWS):
+        if matrix.shape[1] > 1 and kernel.possible(count) and (lanes == 1 or _is_wide(kernel, count)):
             yield kernel
+
+
+def _is_wide(way: Way, count: int) -> bool:
+    return way.layout(count).columns >= WIDE_ROWS
 
 
 def _pictures(matrix: Matrix) -> Iterator[Way]:
@@ -213,7 +220,7 @@ def _pictures(matrix: Matrix) -> Iterator[Way]:
     for side in sides:
         for turned in (False, True):
             way = Way(IN_KERNEL, turned, (columns, side * side, side))
-            if way.layout(matrix.symbols.size).rows <= FEW_ROWS:
+            if way.possible(matrix.symbols.size):
                 yield way
 
 
@@ -243,30 +250,30 @@ def walk(matrix: Matrix, way: Way, learned: Learned, lanes: int, row: Row, most:
     """Hand rows of symbols to ``row``, with the tables they belong to and their classes; ``row`` must learn them.
 
     Returns:
-        how many numbers that were: all, or the rows after which there were ``most``.
+        how many numbers that were: all, or of rows here and there about ``most``.
     """
     tables = learned.kernels if way.mode == IN_KERNEL else learned.tables
     tables.begin(matrix.limit, way.prior)
     layout = way.layout(matrix.symbols.size)
+    stride = 1 if most is None else max(1, matrix.symbols.size // most)
     if way.mode == ALIKE:
         expected = Expectation(way.mode, mean_of(matrix.symbols), np.zeros(0, np.int64), 0)
-        lengths = decoder.widths(matrix.symbols.size, lanes)
-        pieces: Iterable[np.ndarray] = np.split(matrix.symbols, np.cumsum(lengths)[:-1]) if lengths else []
+        ends = np.cumsum(decoder.widths(matrix.symbols.size, lanes))
+        pieces: Iterable[np.ndarray] = np.split(matrix.symbols, ends[:-1])[::stride] if len(ends) else []
     else:
-        pieces = layout_rows(layout, matrix.symbols)
         levels = _levels(matrix, layout)
         base, limit = _level_range(levels)
         learned.levels.begin(limit, None)
         row(learned.levels, decoder.LEVEL_CLASS, levels - base + limit)
-        expected = Expectation(way.mode, 0, layout.each_row(levels), layout.columns, layout.kernel)
+        told = layout.each_row(levels).reshape(-1, layout.kernel[0])[::stride].ravel()
+        expected = Expectation(way.mode, 0, told, layout.columns, layout.kernel)
+        pieces = layout_rows(layout, matrix.symbols, stride)
     seen = 0
     for piece in pieces:
         classes = expected.classes()
         row(tables, classes, (piece * expected.signs if way.mode == IN_KERNEL else piece) + matrix.limit)
         expected.learn(piece, matrix.shift > 0)
         seen += len(piece)
-        if most is not None and seen >= most:
-            break
     return seen
 
 
@@ -275,9 +282,9 @@ def mean_of(symbols: np.ndarray) -> int:
     return int(np.abs(symbols).sum(dtype=np.int64)) * decoder.UNIT // max(1, symbols.size)
 
 
-def layout_rows(layout: Layout, numbers: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of a matrix, some at a time, so that a few of them cost little."""
-    view = numbers.reshape(layout.shape).transpose((1, 2, 0) if layout.turned else (0, 2, 1))
+def layout_rows(layout: Layout, numbers: np.ndarray, stride: int) -> Iterator[np.ndarray]:
+    """The rows of every so many first indices, some at a time, so that a few of them cost little."""
+    view = numbers.reshape(layout.shape).transpose((1, 2, 0) if layout.turned else (0, 2, 1))[::stride]
     for start in range(0, len(view), ROWS_AT_ONCE):
         yield from np.ascontiguousarray(view[start : start + ROWS_AT_ONCE]).reshape(-1, layout.columns)
 
