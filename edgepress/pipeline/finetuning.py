@@ -35,7 +35,7 @@ from edgepress.report.training import EpochRow, Size, Standing, Training
 from edgepress.request import Request, check_input, check_output, report_path
 from edgepress.train.batches import Batches
 from edgepress.train.checkpoint import checkpoint_path
-from edgepress.train.entropy.coded import SUFFIX, coded
+from edgepress.train.entropy.coded import SUFFIX, coded, lean
 from edgepress.train.loop import Loop, Outcome, deterministic
 from edgepress.train.losses import Loss, Teacher, check_labels, shared_features
 from edgepress.train.method import Found, Method, Setting
@@ -262,9 +262,11 @@ class _Run:
             asked = self._judge(known, known.evaluation)
             evaluated = (_standing(asked(known.model)), _standing(asked(model)))
         figures = figures_of(method, model)
-        handed = model.with_metadata({"edgepress.version": __version__, "edgepress.trained": job.settings.method})
         place = coded_place(job)
-        data = None if place is None or best is None else coded(handed)
+        codes = place is not None and best is not None
+        notes = {"edgepress.version": __version__, "edgepress.trained": job.settings.method}
+        handed = lean(model) if codes else model.with_metadata(notes)
+        data = coded(handed) if codes else None
         found = Training(
             model=str(job.model),
             output=str(job.output),

@@ -1,7 +1,7 @@
 """The weights that are coded as whole numbers, and how they become float weights that the coder recognizes.
 
     w = float32(step of its row * q)       steps on the grid 2^(k / 64), q whole numbers
-    b = float32(step * q)                  biases and other vectors: one step, |q| up to 127
+    b = float32(step * q)                  biases and other vectors: one step, |q| up to 127 or 31
 
 Rows are output channels, as the coder reads them (:mod:`edgepress.codec.decoder`), so that the lossless coder finds the
 whole numbers again and no bit of the model is lost on the way to the file.
@@ -23,7 +23,10 @@ FEWEST = 64
 """Weights of the smallest tensor that gets whole numbers of its own; smaller ones are treated as biases."""
 
 LARGEST = 127
-"""Largest number of a bias."""
+"""Largest number of a bias where there are few, and of a weight at the start."""
+
+MANY, LARGEST_OF_MANY = 32, 31
+"""The same where a vector has so many; its errors are many small ones, and its bytes count."""
 
 REACH = 30
 """Largest number of a weight: what the coder's tables hold without an escape."""
@@ -95,7 +98,7 @@ def settled(values: np.ndarray) -> np.ndarray:
     largest = float(np.abs(values).max()) if values.size else 0.0
     if not largest > 0 or not np.isfinite(largest):
         return np.zeros_like(values)
-    step = np.float32(largest / LARGEST)
+    step = np.float32(largest / (LARGEST_OF_MANY if values.size >= MANY else LARGEST))
     return np.asarray(np.rint(values / step).astype(np.float32) * step, values.dtype)
 
 
