@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from numeric_tools import run as answers
+from pipeline_models import MAP
 from score_tools import done, files, refused
-from train_tools import CONVNET, MLP, accuracy, job, prepare, report
+from train_tools import CONVNET, MLP, accuracy, job, noisy, prepare, report
 
 from edgepress.model import Model
 from edgepress.pipeline import finetuning
@@ -201,6 +202,27 @@ def test_pictures_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     prepare(CONVNET, 160)
     found = finetune(job(augment="flip", epochs=2.0))
     assert found.improved and found.result.kl < found.start.kl
+
+
+def test_inner_tensors_can_be_compared_too(here: Path) -> None:
+    found = finetune(job(features=0.5, epochs=2.0))
+    assert found.improved and found.result.kl < found.start.kl
+    plain = finetune(job("plain.onnx", epochs=2.0))
+    assert plain.epochs[0].loss < found.epochs[0].loss  # there is more to be near to
+
+
+def test_a_network_that_does_not_classify_is_trained_on_its_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    MAP.save(Path("teacher.onnx"))
+    noisy(Model.load("teacher.onnx"), 0.2).save("net.onnx")
+    MAP.save_samples(Path("x.npz"), 128)
+    arguments = ("--teacher", "teacher.onnx", "--data", "x.npz", "--epochs", "4", "--batch", "16", "-q")
+    done("finetune", "net.onnx", *arguments, "-o", "out.onnx")
+    found = report()
+    assert found.result.measure == "sqnr" and found.result.value > found.start.value + 3
+    assert "one output [samples, classes]" in refused("finetune", "net.onnx", *arguments, "-o", "b.onnx", "--labels")
 
 
 # --- what cannot be used ------------------------------------------------------------------------------
