@@ -167,8 +167,20 @@ class Coded:
 
 
 CODED = {
-    "lenet5": Coded("mnist_lenet5caffe", "mnist", 0.08, ("--epochs", "24", "--beta", "0.3"), (600, 0.5)),
-    "lenet300100": Coded("mnist_lenet300100", "mnist", 0.3, ("--epochs", "24", "--beta", "0.1"), (210, 0.5)),
+    "lenet5": Coded(
+        "mnist_lenet5caffe",
+        "mnist",
+        0.08,
+        ("--epochs", "20", "--every", "2", "--beta", "0.18", "--one-step"),
+        (600, 0.5),
+    ),
+    "lenet300100": Coded(
+        "mnist_lenet300100",
+        "mnist",
+        0.3,
+        ("--epochs", "24", "--every", "4", "--beta", "0.08", "--one-step"),
+        (210, 0.5),
+    ),
     "fashion_vgg7bn": Coded("fashion_vgg7bn_bn", "fashion", 0.55, ("--epochs", "8", "--beta", "0.05"), (50, 0.7)),
     "cifar_vgg16q": Coded("cifar10jpeg_vgg16q_folded", "cifar", 0.3, ("--epochs", "8", "--beta", "0.02"), (71, 1.0)),
 }
