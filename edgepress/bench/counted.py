@@ -1,7 +1,8 @@
 """Counted: instructions on an emulated core as a meter, or cycles estimated from them, for where there is no device.
 
 They are no times. A count is nearly the same every time (:mod:`edgepress.devices.counting`): it has no quantiles, its
-ratio no interval, and what differs by more than ``MARGIN`` differs. So it is with what is computed from counts.
+ratio no interval, and what differs by more than ``MARGIN`` and ``SLACK`` differs. So it is with what is computed from
+counts.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from edgepress.devices.counting import counts_each
 from edgepress.devices.counting.cycles import cycles_each
 from edgepress.errors import InputError
 
-MARGIN = 0.001
-"""Counts of one model in two processes differ by less, relatively."""
+MARGIN, SLACK = 0.001, 300
+"""By what counts of one model in two processes may differ: relatively, and in instructions, for networks that have few
+of them. Cycles are given as many."""
 
 MILLION = 1e6
 
@@ -40,14 +42,17 @@ class Counted:
         """Use the agent of an emulated core."""
         self.agent = agent
         self.spec = agent.device.spec
+        self._machine: Machine | None = None
 
     def machine(self) -> Machine:
-        """The emulated core.
+        """The emulated core, asked once: it does not change, and starting Python there takes seconds.
 
         Raises:
             DeviceError: it was not set up.
         """
-        return Remote(self.agent).machine()
+        if self._machine is None:
+            self._machine = Remote(self.agent).machine()
+        return self._machine
 
     def compare(
         self,
@@ -108,12 +113,16 @@ class Estimated(Counted):
 
 def exact(costs: Mapping[str, float], reference: str, level: Level, machine: Machine) -> Timing:
     """Costs that are known once and for all, as a timing."""
-    floor = math.log1p(MARGIN)
     ratios = []
     for name, cost in costs.items():
         if name != reference:
-            log = math.log(cost / costs[reference])
-            ratio = math.exp(log)
-            ratios.append(Ratio(name, reference, ratio, ratio, ratio, statistics.noise(log, log, floor)))
+            ratio, reach = cost / costs[reference], _reach(cost, costs[reference])
+            noise = statistics.noise(math.log(ratio), math.log(ratio), reach)
+            ratios.append(Ratio(name, reference, ratio, ratio, ratio, noise))
     latencies = tuple(Latency(name, cost, cost, cost, math.nan, math.nan, 1) for name, cost in costs.items())
-    return Timing(reference, 1, 1, latencies, tuple(ratios), floor, machine, level)
+    return Timing(reference, 1, 1, latencies, tuple(ratios), _reach(*costs.values()), machine, level)
+
+
+def _reach(*costs: float) -> float:
+    """How far from 0 the log ratio of two of these costs (millions) may be without a difference."""
+    return math.log1p(max(MARGIN, SLACK / MILLION / min(costs)))

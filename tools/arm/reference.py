@@ -22,6 +22,7 @@ import onnx
 import onnx.compose
 import onnx.parser
 
+from edgepress.bench.counted import MARGIN, SLACK
 from edgepress.devices import Agent
 from edgepress.devices.counting import Counts, counts_each
 from edgepress.devices.emulated import Emulated, Place
@@ -30,9 +31,6 @@ from edgepress.errors import EdgepressError
 FIGURES = Path(__file__).with_name("counts.json")
 CORES = ("cortex-a53", "cortex-a76")
 """Without and with dot products; the other two run the same kernels."""
-
-MARGIN, SLACK = 0.001, 300
-"""How far totals may be from what they were: relatively, and in instructions, as small networks have few."""
 
 EXACT = ("fp_fma", "int_dot", "int_mmla", "int_widen_mla")
 """What multiplies and adds must be the same to the instruction."""
