@@ -28,6 +28,7 @@ from edgepress.bench.timing import Limits
 from edgepress.benchmark import NO_CLOCK, How
 from edgepress.cli import main
 from edgepress.devices import Agent, agent, open_device
+from edgepress.devices.remote import ARCHIVE, NAME
 from edgepress.errors import DeviceError, InputError, ModelError
 from edgepress.report import Benchmark, BenchModel, benchmark
 
@@ -115,6 +116,39 @@ def test_equal_models_and_samples_are_sent_once() -> None:
     assert sent_feeds(host, [FEED]) == sent_feeds(host, [dict(FEED)])
     others = [{"x": FEED["x"] + 1}, {"y": FEED["x"]}, {"x": FEED["x"][0]}, {"x": FEED["x"].astype(np.float64)}]
     assert len({sent_feeds(host, [feed]) for feed in (FEED, *others)}) == 5
+
+
+def test_small_models_are_sent_together(local: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed: list[str] = []
+    push = local.device.push
+    monkeypatch.setattr(local.device, "push", lambda source, name: (pushed.append(name), push(source, name)))
+    groups = [[(chain(number), FEED), (chain(number + 20), FEED)] for number in range(3, 9)]
+    found = Remote(local).best(groups, seconds=0.01)
+    assert [costs.shape for costs in found] == [(2,)] * 6 and all((costs > 0).all() for costs in found)
+    assert [name for name in pushed if name != NAME] == [ARCHIVE]
+
+
+def test_a_small_model_that_cannot_run_on_its_sample(local: Agent) -> None:
+    for each in (Here(), Remote(local)):
+        with pytest.raises(ModelError, match="cannot run this model on these inputs"):
+            each.best([[(chain(1), {"x": np.zeros((3, 5, 7), np.float32)})]])
+
+
+def test_counts_of_small_networks_have_a_wider_margin() -> None:
+    """A hundred instructions more or less are much there."""
+    found = counted.exact({"a": 0.05, "b": 0.0502, "c": 0.0504, "d": 4.0}, "a", "counted", MACHINE)
+    assert [(ratio.name, ratio.noise) for ratio in found.ratios] == [
+        ("b", "no difference"), ("c", "slower"), ("d", "slower")
+    ]  # fmt: skip
+    assert math.isclose(found.noise_floor, 300 / 50_000, rel_tol=1e-2)
+
+
+def test_an_emulated_core_is_asked_once_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Remote, "machine", lambda self: asked.append(self) or MACHINE)
+    device: Any = SimpleNamespace(level="counted", spec="emulated://cortex-a72")
+    found = counted.Counted(Agent(device))
+    assert found.machine() is found.machine() is MACHINE and len(asked) == 1
 
 
 def test_counts_have_exact_ratios_and_the_margin_of_counting() -> None:

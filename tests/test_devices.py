@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
 import re
@@ -18,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepress.devices import Agent, Device, Done, Spec, agent, check_name, open_device, parse
-from edgepress.devices.remote import NAME, failure, reported
+from edgepress.devices.remote import ARCHIVE, NAME, failure, reported
 from edgepress.errors import DeviceError, EdgepressError, ModelError, PluginError
 
 ROOT = Path(__file__).parents[1]
@@ -225,6 +227,19 @@ def test_jobs_stay_on_the_processors_named() -> None:
         assert Agent(device).perform({"task": "identify"}).report["machine"]["cores"] == 1
 
 
+@pytest.mark.parametrize("others", [(1000,), (9999,), "some"])
+def test_processors_that_are_not_there(others: Any) -> None:
+    """The system is content with one that is there, the agent is not."""
+    named = (sorted(os.sched_getaffinity(0))[0], 1000) if others == "some" else others
+    with (
+        open_device(f"local?cpus={','.join(map(str, named))}") as device,
+        pytest.raises(
+            DeviceError, match=r"^local\?cpus=\S+: This device keeps no program on .*(1000|9999): choose among [0-9]"
+        ),
+    ):
+        Agent(device).perform({"task": "identify"})
+
+
 # --- the agent --------------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +257,8 @@ class Stub:
         self.pushed.append(name)
 
     def run(self, words: Sequence[str], *, stdin: bytes = b"", timeout: float = 0.0) -> Done:
-        self.jobs.append(json.loads(stdin))
+        if stdin:
+            self.jobs.append(json.loads(stdin))
         return self.answer
 
 
@@ -282,11 +298,46 @@ def test_nothing_to_run_models_with() -> None:
         does.perform({"task": "identify"})
 
 
-def test_no_times_where_they_mean_nothing() -> None:
+@pytest.mark.parametrize("task", ["race", "best", "memory", "profile"])
+def test_no_times_where_they_mean_nothing(task: str) -> None:
     does, stub = host(level="counted")
     with pytest.raises(DeviceError, match="emulated cores tell no times"):
-        does.perform({"task": "race"})
+        does.perform({"task": task})
     assert not stub.jobs
+
+
+def test_many_files_go_in_one_transfer() -> None:
+    with open_device("local") as device:
+        does, pushed, push = Agent(device), [], device.push
+        device.push = lambda source, name: (pushed.append(name), push(source, name))[1]  # type: ignore[method-assign]
+        files = {f"{number}.bin": bytes([number]) * number for number in range(9)}
+        does.send_many(files)
+        assert pushed == [ARCHIVE]
+        does.send_many(files)
+        does.send("3.bin", files["3.bin"])
+        assert pushed == [ARCHIVE], "nothing is sent again"
+        does.send_many({**files, "3.bin": b"new", "9.bin": b""})
+        assert pushed == [ARCHIVE, "3.bin", "9.bin"], "a few are not worth an archive"
+        assert {name: does.fetch(name) for name in files} == {**files, "3.bin": b"new"}
+        listed = device.run(["ls", "-A"]).stdout.decode().split()
+        assert listed == sorted([*files, "9.bin"]), "the archive is gone"
+
+
+def test_many_files_where_there_is_no_python() -> None:
+    does, stub = host(python=None)
+    does.send_many({name: b"" for name in "abcd"})
+    assert stub.pushed == ["a", "b", "c", "d"] and not stub.jobs
+
+
+def test_many_files_that_cannot_be_unpacked_are_not_taken_to_be_there() -> None:
+    does, stub = host(Done(1, b"", b"Traceback\nOSError: [Errno 28] No space left on device"))
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="the disk there is full"):
+            does.send_many({name: b"" for name in "abcd"})
+    assert stub.pushed == [ARCHIVE, ARCHIVE]
+    with pytest.raises(DeviceError, match="is no file name"):
+        does.send_many({"../a": b"", "b": b"", "c": b""})
+    assert len(stub.pushed) == 2
 
 
 @pytest.mark.parametrize(
@@ -306,6 +357,45 @@ def test_no_times_where_they_mean_nothing() -> None:
 def test_why_an_agent_ended(status: int, said: str, kind: type[EdgepressError], told: str) -> None:
     error = failure("pi", status, said)
     assert type(error) is kind and told in str(error) and error.exit_code == 2
+
+
+def test_a_library_that_a_module_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such an error names no module."""
+
+    def fail() -> Any:
+        raise ImportError("libstdc++.so.6: version `GLIBCXX_3.4.29' not found")
+
+    monkeypatch.setattr(agent, "machine", fail)
+    with pytest.raises(agent.Failure, match=r"cannot import libstdc\+\+\.so\.6: version") as told:
+        agent.perform({"task": "identify"})
+    assert told.value.code == agent.LACKS
+
+
+def bad_samples() -> dict[str, bytes]:
+    """Files that hold no samples, by what is wrong with them."""
+    array, named, none = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(3))
+    np.savez(named, x=np.zeros(3))
+    np.savez(none)
+    return {
+        "cut": named.getvalue()[:-30],
+        "text": b"no samples",
+        "empty": b"",
+        "one array": array.getvalue(),
+        "unnumbered": named.getvalue(),
+        "none": none.getvalue(),
+    }
+
+
+@pytest.mark.parametrize("wrong", [*bad_samples(), "missing"])
+def test_samples_that_cannot_be_read(wrong: str, tmp_path: Path) -> None:
+    """No file is left open either: that is a warning, and warnings are errors."""
+    if wrong != "missing":
+        (tmp_path / "x.npz").write_bytes(bad_samples()[wrong])
+    with pytest.raises(agent.Failure, match=r"x\.npz") as told:
+        agent.samples(str(tmp_path / "x.npz"))
+    assert told.value.code == agent.BAD_JOB and str(told.value).count("\n") == 0
+    gc.collect()
 
 
 def test_a_report_is_the_last_line() -> None:

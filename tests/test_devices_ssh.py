@@ -269,6 +269,14 @@ def test_models_are_timed_against_each_other(pi: Opened) -> None:
     assert all(ms > 0 for row in report["models"].values() for visit in row["visits"] for ms in visit)
 
 
+def test_many_files_go_through_one_connection_as_one(pi: Opened) -> None:
+    host = Agent(pi())
+    files = {f"{number}.onnx": bytes([number]) * 1000 for number in range(50)}
+    host.send_many(files)
+    assert {name: host.fetch(name) for name in ("0.onnx", "49.onnx")} == {"0.onnx": bytes(1000), "49.onnx": b"1" * 1000}
+    assert host.device.run(["ls"]).stdout.decode().split() == sorted(files)
+
+
 def test_a_job_stays_on_the_processors_named(pi: Opened) -> None:
     own = sorted(os.sched_getaffinity(0))[-1]
     assert Agent(pi(cpus=str(own))).perform({"task": "identify"}).report["machine"]["cores"] == 1

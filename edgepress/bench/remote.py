@@ -83,9 +83,17 @@ class Remote:
             DeviceError: the device, its connection or its Python fails.
             ModelError: onnxruntime there cannot load or run one of them.
         """
+        named = [[(model_name(model), feeds_name([feed])) for model, feed in group] for group in groups]
+        files: dict[str, bytes] = {}
+        for group, names in zip(groups, named, strict=True):
+            for (model, feed), (of_model, of_feed) in zip(group, names, strict=True):
+                files[of_model] = model
+                if of_feed not in files:  # a table has many models with the same sample
+                    files[of_feed] = self.agent.packed([feed])
+        self.agent.send_many(files)
         job: dict[str, Any] = {
             "task": "best",
-            "groups": [[self._small(small) for small in group] for group in groups],
+            "groups": [[{"model": model, "feeds": feeds} for model, feeds in names] for names in named],
             "threads": threads,
             "visit_ms": here.VISIT_MS,
             "rounds": here.ROUNDS,
@@ -95,10 +103,6 @@ class Remote:
         report = self.agent.perform(job, TIMEOUT_S + OVERTIME * seconds * len(groups)).report
         return [np.array(found, np.float64) for found in report["best_ms"]]
 
-    def _small(self, small: Small) -> dict[str, str]:
-        model, feed = small
-        return {"model": sent_model(self.agent, model), "feeds": sent_feeds(self.agent, [feed])}
-
 
 def sent(agent: Agent, models: Mapping[str, bytes]) -> dict[str, str]:
     """Have models on the device; names of their files there."""
@@ -106,16 +110,26 @@ def sent(agent: Agent, models: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def sent_model(agent: Agent, model: bytes) -> str:
-    """Have a model on the device under a name that its content decides: equal ones are sent once."""
-    return agent.send(f"{hashlib.sha256(model).hexdigest()[:24]}.onnx", model)
+    """Have a model on the device."""
+    return agent.send(model_name(model), model)
 
 
 def sent_feeds(agent: Agent, feeds: Sequence[Feed]) -> str:
-    """Have samples on the device, likewise."""
+    """Have samples on the device."""
+    return agent.send_feeds(feeds_name(feeds), feeds)
+
+
+def model_name(model: bytes) -> str:
+    """The name of a model's file, which its content decides: equal ones are sent once."""
+    return f"{hashlib.sha256(model).hexdigest()[:24]}.onnx"
+
+
+def feeds_name(feeds: Sequence[Feed]) -> str:
+    """The name of a file of samples, likewise."""
     found = hashlib.sha256()
     for feed in feeds:
         for name, value in feed.items():
             found.update(f"{name} {value.dtype} {value.shape};".encode())
             found.update(np.ascontiguousarray(value).tobytes())
         found.update(b"\n")
-    return agent.send_feeds(f"{found.hexdigest()[:24]}.npz", feeds)
+    return f"{found.hexdigest()[:24]}.npz"

@@ -41,6 +41,8 @@ import platform
 import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 FORMAT = "edgepress-agent/1"
@@ -71,6 +73,9 @@ MARK = 100_000
 """Closing this file number, or one a little above, tells an emulator that a run begins (MARK + 99) or has ended."""
 
 MODEL_FAILED, LACKS, BAD_JOB = 3, 4, 5
+
+UNREADABLE = (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for a file that is no .npz; AttributeError and TypeError for one array alone."""
 
 Report = Dict[str, Any]
 Run = Callable[[Mapping[str, Any]], Any]
@@ -326,11 +331,11 @@ def cool_down(max_temp_c: Optional[float]) -> float:
     while max_temp_c is not None:
         found = health()["temperature_c"]
         if found is None:
-            raise Failure(LACKS, "This machine does not say how hot it is: leave the highest temperature out.")
+            raise Failure(BAD_JOB, "This machine does not say how hot it is: leave the highest temperature out.")
         if found <= max_temp_c:
             break
         if waited >= COOLING_LIMIT_S:
-            raise Failure(LACKS, f"It stays at {found:g} °C: cool it, or allow more than {max_temp_c:g} °C.")
+            raise Failure(BAD_JOB, f"It stays at {found:g} °C: cool it, or allow more than {max_temp_c:g} °C.")
         time.sleep(COOLING_S)
         waited += COOLING_S
     return waited
@@ -358,10 +363,16 @@ def samples(path: str) -> List[Dict[str, Any]]:
     import numpy
 
     found: Dict[int, Dict[str, Any]] = {}
-    with numpy.load(path, allow_pickle=False) as archive:
-        for key in archive.files:
-            number, name = key.split("/", 1)
-            found.setdefault(int(number), {})[name] = archive[key]
+    try:
+        # Opened here: numpy leaves a file open that turns out to be none of its own.
+        with open(path, "rb") as file, numpy.load(file, allow_pickle=False) as archive:
+            for key in archive.files:
+                number, name = key.split("/", 1)
+                found.setdefault(int(number), {})[name] = archive[key]
+    except UNREADABLE as error:
+        raise Failure(BAD_JOB, f"The samples in {path} cannot be read ({first_line(error)}): run it again.") from error
+    if not found:
+        raise Failure(BAD_JOB, f"There are no samples in {path}: give one or more.")
     return [found[number] for number in sorted(found)]
 
 
@@ -431,6 +442,7 @@ def best(job: Mapping[str, Any]) -> Report:
         runs = []
         for item in group:
             session, feed = opened(item["model"], job.get("threads", 1)), samples(item["feeds"])[0]
+            ran(session, feed)  # what cannot run says so here
             runs.append(lambda session=session, feed=feed: session.run(None, feed))
         found.append(best_of(runs, job["visit_ms"], job["rounds"], job["seconds"], job.get("seed", 0)))
     return {"best_ms": found}
@@ -621,13 +633,28 @@ def perform(job: Mapping[str, Any]) -> Report:
     if job.get("task") not in TASKS:
         raise Failure(BAD_JOB, "There is no task {!r}: this agent is of another version.".format(job.get("task")))
     if job.get("cpus"):
-        os.sched_setaffinity(0, set(job["cpus"]))
+        stay_on(job["cpus"])
     try:
         about, before = machine(), health()
-    except ImportError as error:
-        raise Failure(LACKS, f"This Python ({sys.executable}) cannot import {error.name}.") from error
+    except ImportError as error:  # one without a name is of a library that a module needs
+        raise Failure(
+            LACKS, f"This Python ({sys.executable}) cannot import {error.name or first_line(error)}."
+        ) from error
     done = TASKS[job["task"]](job)
     return dict(done, format=FORMAT, machine=about, before=before, after=health())
+
+
+def stay_on(wanted: Sequence[int]) -> None:
+    """Keep this process on these processors, all of them: the system is content if one of them is there."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise Failure(BAD_JOB, "This system keeps no program on processors: leave cpus out.")
+    there = cpus()
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        os.sched_setaffinity(0, wanted)
+        if set(cpus()) == set(wanted):
+            return
+    asked, others = (", ".join(map(str, found)) for found in (wanted, there))
+    raise Failure(BAD_JOB, f"This device keeps no program on the processors {asked}: choose among {others}.")
 
 
 def main() -> int:

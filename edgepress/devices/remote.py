@@ -12,6 +12,7 @@ import io
 import json
 import signal
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,15 @@ from edgepress.devices.runner import tensors
 from edgepress.errors import DeviceError, ModelError
 
 NAME = "edgepress_agent.py"
-TIMED = ("race", "best", "memory")
+ARCHIVE = "edgepress_files.zip"
+UNPACK = "import os, sys, zipfile; zipfile.ZipFile(sys.argv[1]).extractall(); os.remove(sys.argv[1])"
+"""A program for the Python there; its word is the archive's name."""
+
+TIMED = ("race", "best", "memory", "profile")
 """Tasks whose figures mean nothing where wall time does not."""
+
+FEWEST_PACKED = 3
+"""New files from which on one archive and a program that unpacks it are less than a transfer each."""
 
 Feed = Mapping[str, np.ndarray]
 
@@ -51,7 +59,7 @@ class Agent:
 
     def send(self, name: str, content: bytes) -> str:
         """Have a file in the device's folder; its name."""
-        digest = hashlib.sha256(content).hexdigest()
+        digest = _digest(content)
         if self._sent.get(check_name(name)) != digest:
             with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
                 place = Path(folder) / name
@@ -60,16 +68,45 @@ class Agent:
             self._sent[name] = digest
         return name
 
+    def send_many(self, files: Mapping[str, bytes]) -> None:
+        """Have many files in the device's folder, by name, in one transfer: each of its own takes a while by ssh.
+
+        One by one where there is no Python to unpack them.
+
+        Raises:
+            DeviceError: the device or its connection fails, or a name is none for a device.
+        """
+        digests = {check_name(name): _digest(content) for name, content in files.items()}
+        new = [name for name, digest in digests.items() if self._sent.get(name) != digest]
+        if self.device.python is None or len(new) < FEWEST_PACKED:
+            for name in new:
+                self.send(name, files[name])
+            return
+        with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+            place = Path(folder) / ARCHIVE
+            with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
+                for name in new:
+                    archive.writestr(name, files[name])
+            self.device.push(place, ARCHIVE)
+        done = self.device.run([*self.device.python, "-c", UNPACK, ARCHIVE])
+        if done.status:
+            raise failure(self.device.spec, done.status, done.stderr.decode(errors="replace"))
+        self._sent.update((name, digests[name]) for name in new)
+
     def send_feeds(self, name: str, feeds: Sequence[Feed]) -> str:
-        """Have samples in the device's folder, the way the agent reads them, or the native runner without Python."""
+        """Have samples in the device's folder."""
+        return self.send(name, self.packed(feeds))
+
+    def packed(self, feeds: Sequence[Feed]) -> bytes:
+        """Samples as a file, the way the agent reads them, or the native runner where there is no Python."""
         if self.device.python is None:
-            return self.send(name, tensors.pack(feeds))
+            return tensors.pack(feeds)
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {
             f"{number}/{key}": value for number, feed in enumerate(feeds) for key, value in feed.items()
         }
         np.savez(buffer, **arrays)
-        return self.send(name, buffer.getvalue())
+        return buffer.getvalue()
 
     def fetch(self, name: str) -> bytes:
         """A file of the device's folder."""
@@ -108,6 +145,10 @@ class Agent:
         from edgepress.devices import native  # only devices without Python need it
 
         return native.perform(self, job, timeout)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def reported(spec: str, stdout: bytes) -> Mapping[str, Any]:

@@ -168,7 +168,8 @@ int main(int words, char **word) {
         TASKS[i].perform();
         put_health("after");
         puts("}");
-        return fflush(stdout) ? BAD_JOB : 0;
+        if (fflush(stdout) || ferror(stdout)) fail(BAD_JOB, "The report cannot be written: is the disk full?");
+        return 0;
     }
     fail(BAD_JOB, "There is no task %s: build the edgerun of this version of edgepress.", job.task);
 }

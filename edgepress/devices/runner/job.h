@@ -1,7 +1,6 @@
 /* job.h: what the host asks for. */
 #ifndef EDGERUN_JOB_H
 #define EDGERUN_JOB_H
-#include <errno.h>
 #include <sched.h>
 #include <stdint.h>
 
@@ -91,11 +90,16 @@ static void shuffle(size_t *order, size_t count) {
 }
 
 static void stay_on(const char *cpus) {
-    cpu_set_t set;
+    cpu_set_t set, found;
+    int known = 1;
     CPU_ZERO(&set);
-    for (const char *at = cpus; *at; at += strcspn(at, ","), at += *at == ',') CPU_SET(atoi(at) % CPU_SETSIZE, &set);
-    if (sched_setaffinity(0, sizeof set, &set))
-        fail(BAD_JOB, "This device keeps no program on the CPUs %s (%s): name others.", cpus, strerror(errno));
+    for (const char *at = cpus; *at; at += strcspn(at, ","), at += *at == ',')
+        if (atoi(at) < CPU_SETSIZE) CPU_SET(atoi(at), &set);
+        else known = 0;
+    /* The system is content if one of them is there. */
+    if (!known || sched_setaffinity(0, sizeof set, &set) || sched_getaffinity(0, sizeof found, &found) ||
+        !CPU_EQUAL(&set, &found))
+        fail(BAD_JOB, "This device keeps no program on the processors %s: name others.", cpus);
 }
 
 #endif

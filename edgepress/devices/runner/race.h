@@ -91,10 +91,10 @@ static double cool_down(void) {
     while (job.max_temp_c >= 0) {
         int known;
         double found = hottest(&known);
-        if (!known) fail(LACKS, "This machine does not say how hot it is: leave the highest temperature out.");
+        if (!known) fail(BAD_JOB, "This machine does not say how hot it is: leave the highest temperature out.");
         if (found <= job.max_temp_c) break;
         if (waited >= job.cooling_limit_s)
-            fail(LACKS, "It stays at %g degrees C: cool it, or allow more than %g.", found, job.max_temp_c);
+            fail(BAD_JOB, "It stays at %g degrees C: cool it, or allow more than %g.", found, job.max_temp_c);
         struct timespec pause = {(time_t)job.cooling_s, 0};
         nanosleep(&pause, NULL);
         waited += job.cooling_s;
