@@ -7,6 +7,7 @@ same that way is kept as plain bytes, compressed.
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
     codes = coder.finish()
     head = squeezed_head(tokens.graph, recipes, len(codes) + sum(map(len, side)))
     start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
-    file = b"".join([start, *_section([head]), *_section([codes]), *_section(side)])
+    file = _joined([start, *_section([head]), *_section([codes]), *_section(side)], side)
     share = len(head) / max(1, len(tokens.graph) + sum(map(len, recipes)))
     told = tuple(
         replace(each, bits=each.bits + 8 * share * len(recipe)) for each, recipe in zip(account, recipes, strict=True)
@@ -113,6 +114,16 @@ def _one(
     bits = coder.ideal - ideal + 8 * sum(map(len, side[pieces:]))
     count = len(candidate.parts[-1].symbols) if candidate.parts else hole.count  # digits of words, not words
     return CodedTensor(candidate.name, count, len(data), bits)
+
+
+def _joined(pieces: list[bytes], held: list[bytes]) -> bytes:
+    """All pieces in one; each is let go of as soon as it is copied: those of ``held`` may be most of the memory."""
+    held.clear()
+    whole = io.BytesIO()
+    for place, piece in enumerate(pieces):
+        whole.write(piece)
+        pieces[place] = b""
+    return whole.getvalue()
 
 
 def _section(pieces: Sequence[bytes]) -> list[bytes]:

@@ -210,13 +210,13 @@ def _codebook(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candid
     """Few distinct values, by their bits."""
     bits = values.view(f"<u{values.dtype.itemsize}")
     book = np.unique(bits[:: max(1, len(bits) // GLANCE)])
-    if len(book) > BOOK:
+    if len(book) > BOOK or _dense(book.view(values.dtype)):
         return
     if len(bits) > GLANCE:
         missed = bits[book[np.minimum(np.searchsorted(book, bits), len(book) - 1)] != bits]
         book = np.union1d(book, missed)
     real = book.view(values.dtype)
-    if len(book) > min(BOOK, max(1, len(bits) // 2)) or _dense(real):
+    if len(book) > min(BOOK, max(1, len(bits) // 2)):
         return
     order = np.argsort(real, kind="stable")
     ranks = np.empty(len(book), np.int16)
