@@ -214,6 +214,7 @@ def documented(command: str) -> dict[str, list[str]]:
     else:
         page = [
             section(README, "bundle, verify"),
+            section(README, "encode, decode"),
             section(README, "apply, bench, explain, ops"),
             section(SCORES, "Once for all, and in shards"),
         ]
