@@ -121,7 +121,12 @@ def test_equal_models_and_samples_are_sent_once() -> None:
 def test_small_models_are_sent_together(local: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[str] = []
     push = local.device.push
-    monkeypatch.setattr(local.device, "push", lambda source, name: (pushed.append(name), push(source, name)))
+
+    def noted(source: Path, name: str) -> None:
+        pushed.append(name)
+        push(source, name)
+
+    monkeypatch.setattr(local.device, "push", noted)
     groups = [[(chain(number), FEED), (chain(number + 20), FEED)] for number in range(3, 9)]
     found = Remote(local).best(groups, seconds=0.01)
     assert [costs.shape for costs in found] == [(2,)] * 6 and all((costs > 0).all() for costs in found)
@@ -144,8 +149,13 @@ def test_counts_of_small_networks_have_a_wider_margin() -> None:
 
 
 def test_an_emulated_core_is_asked_once_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(Remote, "machine", lambda self: asked.append(self) or MACHINE)
+    asked: list[Remote] = []
+
+    def machine(remote: Remote) -> Machine:
+        asked.append(remote)
+        return MACHINE
+
+    monkeypatch.setattr(Remote, "machine", machine)
     device: Any = SimpleNamespace(level="counted", spec="emulated://cortex-a72")
     found = counted.Counted(Agent(device))
     assert found.machine() is found.machine() is MACHINE and len(asked) == 1

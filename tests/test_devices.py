@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepress.devices import Agent, Device, Done, Spec, agent, check_name, open_device, parse
+from edgepress.devices.local import Local
 from edgepress.devices.remote import ARCHIVE, NAME, failure, reported
 from edgepress.errors import DeviceError, EdgepressError, ModelError, PluginError
 
@@ -32,7 +33,7 @@ WORD = st.from_regex(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,12}", fullmatch=True)
 KIND = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,8}", fullmatch=True)
 HOST = WORD | st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(str)
 PORT = st.none() | st.integers(1, 65535)
-VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 SETTINGS = st.dictionaries(VALUES.filter(bool), VALUES, max_size=3)
 
 
@@ -70,6 +71,22 @@ def test_what_is_no_spec(text: str) -> None:
 def test_hosts_keep_capitals_and_values_their_plus() -> None:
     spec = parse("adb://R58M12ABC?runner=c++/run&library=a%26b")
     assert (spec.host, dict(spec.settings)) == ("R58M12ABC", {"runner": "c++/run", "library": "a&b"})
+
+
+@pytest.mark.parametrize("kind", ["local", "emulated://a72", "ssh://pi"])
+@pytest.mark.parametrize("name", ["python", "folder", "identity", "runner"])
+def test_a_nul_is_in_no_name(kind: str, name: str) -> None:
+    with pytest.raises(DeviceError, match="holds a NUL"):
+        open_device(f"{kind}?{name}=a%00b")
+
+
+def test_home_folders_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_device("local?python=~/bin/python").python == (f"{tmp_path}/bin/python",)
+    with pytest.raises(DeviceError, match="there is no file ~no-such-user/x here"):
+        open_device("local?runner=~no-such-user/x&library=y")
+    with pytest.raises(DeviceError, match=f"{tmp_path}/arm holds no emulated ARM"):
+        open_device("emulated://a72?folder=~/arm")
 
 
 def test_a_setting_twice() -> None:
@@ -262,6 +279,21 @@ class Stub:
         return self.answer
 
 
+class Noted(Local):
+    """This machine, which remembers what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pushed: list[str] = []
+
+    def push(self, source: Path, name: str) -> None:
+        self.pushed.append(name)
+        super().push(source, name)
+
+    def __enter__(self) -> Noted:
+        return self
+
+
 FINE = Done(0, json.dumps({"format": agent.FORMAT}).encode(), b"")
 
 
@@ -307,9 +339,8 @@ def test_no_times_where_they_mean_nothing(task: str) -> None:
 
 
 def test_many_files_go_in_one_transfer() -> None:
-    with open_device("local") as device:
-        does, pushed, push = Agent(device), [], device.push
-        device.push = lambda source, name: (pushed.append(name), push(source, name))[1]  # type: ignore[method-assign]
+    with Noted() as device:
+        does, pushed = Agent(device), device.pushed
         files = {f"{number}.bin": bytes([number]) * number for number in range(9)}
         does.send_many(files)
         assert pushed == [ARCHIVE]

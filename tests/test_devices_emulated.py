@@ -253,6 +253,11 @@ def test_cycles_are_those_of_the_blocks_and_the_rest_is_as_fast() -> None:
     assert found.model == "llvm-mca 19, cortex-a53"
 
 
+def test_cycles_of_no_block_at_all_are_refused() -> None:
+    with pytest.raises(DeviceError, match=r"llvm-mca 19, cortex-a53 simulated none .*another version of LLVM"):
+        estimates([{RETURN: 3}], Known(Path(), Path(), "19", "cortex-a53"))
+
+
 def test_the_hottest_blocks_come_first_until_enough_is_covered() -> None:
     run = {ADD: 96, LOAD: 1, RETURN: 1, ADD + LOAD: 1, LOAD + ADD: 1}  # 102 instructions
     assert hot(run)[0] == ADD

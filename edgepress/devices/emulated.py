@@ -17,7 +17,7 @@ from pathlib import Path
 from edgepress.devices.base import TIMEOUT_S, Done, Level
 from edgepress.devices.emulated_cores import SETUP, Crash, cause, command, core_name, default_folder, environment
 from edgepress.devices.local import Local
-from edgepress.devices.spec import Spec
+from edgepress.devices.spec import Spec, expanded
 from edgepress.errors import DeviceError
 
 
@@ -55,7 +55,7 @@ class Emulated(Local):
         version = spec.settings.get("onnxruntime", "")
         if not set(version) <= set("0123456789."):
             raise DeviceError(f"{spec.text!r}: {version!r} is no version of onnxruntime: write 1.21.0, say.")
-        folder = Path(spec.settings.get("folder") or default_folder())
+        folder = Path(expanded(spec.settings["folder"])) if spec.settings.get("folder") else default_folder()
         return cls(spec.text, Place(core_name(spec.host), folder, version))
 
     def with_plugin(self, name: str) -> Emulated:

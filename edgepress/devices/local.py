@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edgepress.devices.base import TIMEOUT_S, Done, Level, Native, check_name
-from edgepress.devices.spec import Spec
+from edgepress.devices.spec import Spec, expanded
 from edgepress.errors import DeviceError
 
 
@@ -38,7 +38,7 @@ class Local:
         spec.only("python", "cpus", "runner", "library")
         if spec.host or spec.user or spec.port is not None:
             raise DeviceError(f"{spec.text!r} names no device: this machine is called local, without a host.")
-        device = cls(spec.text, spec.settings.get("python", sys.executable))
+        device = cls(spec.text, expanded(spec.settings.get("python", sys.executable)))
         device.cpus, device.native = spec.cpus(), spec.native()
         if device.native is not None:
             device.python = None

@@ -10,6 +10,7 @@ percent signs where need be (``%26`` is an ampersand); a plus sign stands for it
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class Spec:
             return None
         if len(named) == 1 or "python" in self.settings:
             raise DeviceError(f"{self.text!r}: name runner and library together and no python, or python alone.")
-        runner, library = (Path(named[name]).expanduser() for name in ("runner", "library"))
+        runner, library = (Path(expanded(named[name])) for name in ("runner", "library"))
         for path in (runner, library):
             if not path.is_file():
                 raise DeviceError(f"{self.text!r}: there is no file {path} here.")
@@ -112,10 +113,17 @@ def parse(text: str) -> Spec:
         )
     pairs = [part.partition("=") for part in (form["query"] or "").split("&") if part]
     settings = {unquote(name): unquote(value) for name, _, value in pairs}
+    if any("\0" in value for value in settings.values()):
+        raise DeviceError(f"{text!r} names no device: no name on any system holds a NUL (%00).")
     if len(settings) != len(pairs):
         raise DeviceError(f"{text!r} names a setting twice: name it once.")
     host = (form["host"] or "").removeprefix("[").removesuffix("]")
     return Spec(text, form["kind"], form["user"] or "", host, port, settings)
+
+
+def expanded(path: str) -> str:
+    """A path of this machine whose ``~`` is a home folder; as it is where there is no such user."""
+    return os.path.expanduser(path)  # that of pathlib raises RuntimeError then
 
 
 def open_device(text: str) -> Device:

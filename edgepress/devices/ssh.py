@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from edgepress.devices.base import TIMEOUT_S, Done, Level, Native, check_name
-from edgepress.devices.spec import Spec
+from edgepress.devices.spec import Spec, expanded
 from edgepress.devices.ssh_connection import Connection
 from edgepress.devices.ssh_scripts import PUT, RUN, STOP
 from edgepress.errors import DeviceError
@@ -175,9 +175,9 @@ def _words(spec: Spec) -> list[str]:
     """The ssh command, with what the spec says about the connection."""
     words = ["ssh"]
     if "config" in spec.settings:
-        words += ["-F", str(Path(spec.settings["config"]).expanduser())]
+        words += ["-F", expanded(spec.settings["config"])]
     if "identity" in spec.settings:
-        words += ["-i", str(Path(spec.settings["identity"]).expanduser()), "-o", "IdentitiesOnly=yes"]
+        words += ["-i", expanded(spec.settings["identity"]), "-o", "IdentitiesOnly=yes"]
     if spec.port is not None:
         words += ["-p", str(spec.port)]
     if spec.user:

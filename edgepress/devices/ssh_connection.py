@@ -135,7 +135,8 @@ class Connection:
                     raise DeviceError(f"{self.spec}: no answer within {START_S:g} s: look what its login shell does.")
                 more = os.read(self._master.stdout.fileno(), 1 << 16)
                 if not more:
-                    self._master.wait(CLOSE_S)
+                    with contextlib.suppress(subprocess.TimeoutExpired):  # what it has said by now will do
+                        self._master.wait(CLOSE_S)
                     raise self._refused()
                 heard += more
         return found[1].decode(errors="surrogateescape")

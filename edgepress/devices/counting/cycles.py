@@ -21,6 +21,7 @@ from edgepress.devices.counting.pipeline import Pipeline, pipeline
 from edgepress.devices.emulated import Emulated
 from edgepress.devices.emulated_cores import CORES
 from edgepress.devices.remote import Agent
+from edgepress.errors import DeviceError
 
 COVERED = 0.97
 
@@ -69,7 +70,11 @@ def cycles_each(agent: Agent, models: Sequence[tuple[bytes, Feed]]) -> list[Cycl
 
 
 def estimates(runs: Sequence[Blocks], simulator: Pipeline) -> list[Cycles]:
-    """Estimates of runs, from how often each executed its blocks."""
+    """Estimates of runs, from how often each executed its blocks.
+
+    Raises:
+        DeviceError: the simulator fails, or knows none of the blocks of a run.
+    """
     chosen = [hot(run) for run in runs]
     known = simulator.cycles(sorted({block for blocks in chosen for block in blocks}))
     return [_estimate(run, blocks, known, simulator.name) for run, blocks in zip(runs, chosen, strict=True)]
@@ -90,5 +95,7 @@ def _estimate(run: Blocks, chosen: Sequence[str], known: Mapping[str, float], mo
     total = sum(times * length(block) for block, times in run.items())
     simulated = [block for block in chosen if block in known]
     done = sum(run[block] * length(block) for block in simulated)
+    if not done:
+        raise DeviceError(f"{model} simulated none of the instructions: try another version of LLVM.")
     spent = sum(run[block] * known[block] for block in simulated)
-    return Cycles(spent * total / done if done else 0.0, total, done / total if total else 0.0, model)
+    return Cycles(spent * total / done, total, done / total, model)
