@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepress.codec import coder, decode, decoder, encode, encoded, grid_steps, grids, matrices, matrix_bits, wire
+from edgepress.codec import (
+    coded_size,
+    coder,
+    decode,
+    decoder,
+    encode,
+    encoded,
+    grid_steps,
+    grids,
+    matrices,
+    matrix_bits,
+    wire,
+)
 from edgepress.codec.coder import Coder
 from edgepress.codec.contexts import Contexts
 from edgepress.model import Model
@@ -48,7 +60,9 @@ def test_models_of_other_tools_come_back(name: str) -> None:
 
 
 def test_the_same_model_gives_the_same_file() -> None:
-    assert encode(MODELS["steps"]()) == encode(MODELS["steps"]())
+    made = encode(MODELS["steps"]())
+    assert made == encode(MODELS["steps"]())
+    assert coded_size(MODELS["steps"]()) == len(made)
 
 
 def test_a_model_without_weights() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edgepress.codec.contexts import Contexts, matrix_bits
 from edgepress.codec.decoder import CodedFileError, decode, decode_to, grid_steps
-from edgepress.codec.encoder import Coded, CodedTensor, encode, encoded
+from edgepress.codec.encoder import Coded, CodedTensor, coded_size, encode, encoded
 from edgepress.codec.lengths import (
     SLOPE,
     coded_bits,
@@ -27,6 +27,7 @@ __all__ = [
     "CodedTensor",
     "Contexts",
     "coded_bits",
+    "coded_size",
     "decode",
     "decode_to",
     "description_bits",

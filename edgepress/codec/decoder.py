@@ -809,6 +809,9 @@ CHUNK = 1 << 23
 
 MOST_LANES = 1 << 11
 
+MOST_SINGLE = 1 << 24
+"""Symbols of a single lane, at the most: a million take half a second."""
+
 EMPTY = np.uint32(1 << 16)
 """The state that the lanes of an encoder start from. A single lane starts from 0: no lane can take its words."""
 
@@ -856,10 +859,13 @@ class Single:
         """Read the state, then all words."""
         self.state = int.from_bytes(source.take(6), "little") if source.data else 0
         self.words = np.frombuffer(source.rest(), "<u2").tolist()
-        self.at = 0
+        self.at, self.count = 0, 0
 
     def row(self, tables: Tables, classes: Any, count: int) -> np.ndarray:
         """Decode ``count`` symbols."""
+        self.count += count
+        if self.count > MOST_SINGLE:
+            raise _damaged("it has more numbers than one lane is given")
         if tables.lookup is None:
             tables.lookup = (tables.frequencies.tolist(), tables.starts.tolist())
         frequencies, starts = tables.lookup
@@ -1230,12 +1236,19 @@ class Values:
         """Words whose digits are the numbers: the first digit has the least weight, the last word zeros at its end."""
         base, each, missing = self.recipes.number(), self.recipes.byte(), self.recipes.byte()
         count = hole.count * each - missing
-        if not 2 <= base <= 256 or not 1 <= each <= 63 or count < 0 or count * 8 > self.room * 64:
+        if (
+            not 2 <= base <= 256
+            or not 1 <= each <= hole.bits
+            or base**each > 1 << hole.bits
+            or not 0 <= missing < each
+            or count < 0
+        ):
             raise _damaged("it names impossible digits")
-        digits = np.zeros(hole.count * each, np.int64)
+        digits = np.zeros(hole.count * each, np.uint8)
         digits[:count] = matrix(self.recipes, self.codes, self.side, count, ())
-        powers = np.array([base**place % (1 << 64) for place in range(each)], np.uint64)
-        words = (digits.astype(np.uint64).reshape(-1, each) * powers).sum(1, dtype=np.uint64)
+        words = np.zeros(hole.count, np.uint64)
+        for place in range(each):
+            words += digits[place::each].astype(np.uint64) * np.uint64(base**place)
         return np.asarray(words.astype(_kind(hole)))
 
     def _halves(self, hole: Hole) -> np.ndarray:

@@ -55,6 +55,15 @@ def encode(model: bytes) -> bytes:
     return encoded(model).data
 
 
+def coded_size(model: bytes) -> int:
+    """Bytes of the coded file of a serialized ONNX model, which is not decoded for proof: for searches.
+
+    Raises:
+        CodedFileError: no protocol buffers.
+    """
+    return len(_coded(wire.taken_apart(model), model).data)
+
+
 def encoded(model: bytes) -> Coded:
     """As :func:`encode`, with an account of what was coded how."""
     made = _coded(wire.taken_apart(model), model)
