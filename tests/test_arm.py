@@ -124,6 +124,7 @@ def test_bits_are_compared_not_values() -> None:
         (132, "", "Illegal instruction"),
         (-11, "qemu: uncaught target signal 11 (Segmentation fault)", "SIGSEGV"),
         (-9, "", "SIGKILL"),
+        (-40, "", "signal 40"),
     ],
 )
 def test_a_crash_is_told_in_a_sentence(status: int, errors: str, words: str) -> None:
@@ -132,6 +133,7 @@ def test_a_crash_is_told_in_a_sentence(status: int, errors: str, words: str) -> 
 
 def test_a_program_that_ends_by_itself_has_not_crashed() -> None:
     assert emulated_cores.cause(1, "Traceback\nFail: no kernel") is None
+    assert emulated_cores.cause(255, "") is None
 
 
 def test_what_cannot_be_used_is_said(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

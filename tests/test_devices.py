@@ -379,6 +379,7 @@ def test_many_files_that_cannot_be_unpacked_are_not_taken_to_be_there() -> None:
         (agent.BAD_JOB, "There is no task 'x'", DeviceError, "pi: There is no task 'x'"),
         (1, "Traceback\nSyntaxError: invalid syntax", DeviceError, "older than 3.8"),
         (1, "Traceback\nOSError: [Errno 28] No space left on device", DeviceError, "the disk there is full"),
+        (1, "Traceback\nnumpy._ArrayMemoryError: Unable to allocate", DeviceError, "its memory is full"),
         (1, "", DeviceError, "the agent ended with status 1"),
         (-9, "Killed", DeviceError, "signal 9: the device may have run out of memory"),
         (-4, "", DeviceError, "signal 4: this onnxruntime has no build for that processor"),
@@ -400,6 +401,13 @@ def test_a_library_that_a_module_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(agent.Failure, match=r"cannot import libstdc\+\+\.so\.6: version") as told:
         agent.perform({"task": "identify"})
     assert told.value.code == agent.LACKS
+
+
+@pytest.mark.parametrize("given", ["", "{", "[]", '{"task": "dance"}'])
+def test_what_is_no_job(given: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+    assert agent.main() == agent.BAD_JOB
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def bad_samples() -> dict[str, bytes]:

@@ -657,11 +657,22 @@ def stay_on(wanted: Sequence[int]) -> None:
     raise Failure(BAD_JOB, f"This device keeps no program on the processors {asked}: choose among {others}.")
 
 
+def read_job() -> Mapping[str, Any]:
+    """The job on standard input."""
+    try:
+        job = json.load(sys.stdin)
+    except ValueError:
+        job = None
+    if not isinstance(job, dict):
+        raise Failure(BAD_JOB, "This is no job: hand over a JSON object on standard input.")
+    return job
+
+
 def main() -> int:
     """Read a job, print its report."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        report = perform(json.load(sys.stdin))
+        report = perform(read_job())
     except Failure as error:
         print(error, file=sys.stderr)
         return error.code

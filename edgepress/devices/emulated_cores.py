@@ -27,6 +27,9 @@ SETUP = "python tools/arm/setup.py"
 PROCESSORS = 4
 """Of every core. Their number is seen by onnxruntime, and moves counts by a few instructions."""
 
+LAST_SIGNAL = 64
+"""Of Linux; statuses above 128 and this are those of programs that ended by themselves."""
+
 BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 DOT_PRODUCTS = f"{BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 
@@ -149,6 +152,7 @@ def cause(status: int, errors: str) -> str | None:
     number = -status if status < 0 else status - 128
     if "Illegal instruction" in errors or number == signal.SIGILL:
         return "Illegal instruction: onnxruntime uses instructions that this core does not have"
-    if number > 0:
-        return f"the process was ended by {signal.Signals(number).name}"
+    if 0 < number <= LAST_SIGNAL:
+        names = {known.value: known.name for known in signal.Signals}  # not all have one
+        return f"the process was ended by {names.get(number, f'signal {number}')}"
     return None

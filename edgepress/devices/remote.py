@@ -186,6 +186,8 @@ def failure(spec: str, status: int, errors: str) -> DeviceError | ModelError:
         return DeviceError(f"{spec}: the agent was ended by signal {-status}: {hint}.")
     if "SyntaxError" in last:
         return DeviceError(f"{spec}: its Python is older than 3.8: name another by ?python=PATH.")
+    if "MemoryError" in last:
+        return DeviceError(f"{spec}: its memory is full: close programs there, or take a smaller model.")
     if "No space left on device" in last:
         return DeviceError(f"{spec}: the disk there is full: make room on it.")
     return DeviceError(f"{spec}: {last}")

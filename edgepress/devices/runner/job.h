@@ -92,6 +92,7 @@ static void shuffle(size_t *order, size_t count) {
 static void stay_on(const char *cpus) {
     cpu_set_t set, found;
     int known = 1;
+    CPU_ZERO(&found);
     CPU_ZERO(&set);
     for (const char *at = cpus; *at; at += strcspn(at, ","), at += *at == ',')
         if (atoi(at) < CPU_SETSIZE) CPU_SET(atoi(at), &set);
