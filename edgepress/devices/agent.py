@@ -41,8 +41,6 @@ import platform
 import sys
 import tempfile
 import time
-import zipfile
-import zlib
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 FORMAT = "edgepress-agent/1"
@@ -73,9 +71,6 @@ MARK = 100_000
 """Closing this file number, or one a little above, tells an emulator that a run begins (MARK + 99) or has ended."""
 
 MODEL_FAILED, LACKS, BAD_JOB = 3, 4, 5
-
-UNREADABLE = (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for a file that is no .npz; AttributeError and TypeError for one array alone."""
 
 Report = Dict[str, Any]
 Run = Callable[[Mapping[str, Any]], Any]
@@ -369,7 +364,9 @@ def samples(path: str) -> List[Dict[str, Any]]:
             for key in archive.files:
                 number, name = key.split("/", 1)
                 found.setdefault(int(number), {})[name] = archive[key]
-    except UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy has no one kind for a file that is no .npz
         raise Failure(BAD_JOB, f"The samples in {path} cannot be read ({first_line(error)}): run it again.") from error
     if not found:
         raise Failure(BAD_JOB, f"There are no samples in {path}: give one or more.")

@@ -33,7 +33,7 @@ ALIVE_S, ALIVE_TIMES = 15, 4
 """How often ssh asks whether the device is there, and how many answers may be missing."""
 
 BEAT_S, LOST_S = 15.0, 120
-"""How often the device hears of this machine, and after which silence it clears up."""
+"""How often the device hears of this machine, and how often it looks: it clears up when nothing came in between."""
 
 CLOSE_S = 30.0
 SOCKET_LENGTH = 60
