@@ -9,6 +9,7 @@ process for each model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -69,6 +70,17 @@ class How:
     profile: bool = False
     cycles: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what the loop cannot keep.
+
+        Raises:
+            InputError: a seed or a temperature out of its range.
+        """
+        if self.seed < 0:
+            raise InputError(f"--seed is {self.seed}: give a whole number of 0 or more.")
+        if self.max_temp_c is not None and not math.isfinite(self.max_temp_c):
+            raise InputError(f"--max-temp is {self.max_temp_c:g}: give degrees Celsius.")
+
     @property
     def limits(self) -> Limits:
         """Rounds that were asked for are taken, however long that needs."""
@@ -94,13 +106,15 @@ def bench_files(
     how = how or How()
     if not paths:
         raise InputError("There is nothing to time: give one or more ONNX files.")
+    if recipe is not None and data is None:
+        raise InputError("--recipe is of no use without samples: add --data.")
     for path in paths:
         check_input(path)
     names = _names(paths)
     models = dict(zip(names, (Model.load(path) for path in paths), strict=True))
     types = _common_inputs(models)
     feeds, note = _samples(models, types, data, recipe)
-    with open_device(how.device or "local") as device:
+    with open_device("local" if how.device is None else how.device) as device:
         found = _Found.of(Agent(device), models, feeds, how)
     described = tuple(found.describe(name, path, models[name]) for name, path in zip(names, paths, strict=True))
     return Benchmark(described, found.timing, (note, *found.notes), how.device)

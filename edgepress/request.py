@@ -217,7 +217,7 @@ def check_input(model: Path) -> None:
     if model.is_file():
         return
     folder = model.parent
-    around = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    around = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
     near = difflib.get_close_matches(model.name, around, n=1)
     advice = f"did you mean {folder / near[0]}?" if near else "give the path of an ONNX model."
     kind = "a folder" if model.is_dir() else "not a file"

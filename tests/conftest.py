@@ -110,7 +110,10 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line has no option for it: time in a fraction of a second, as far as a test needs it."""
+    """The command line has no option for it: time in a fraction of a second, as far as a test needs it.
+
+    Sessions need not be opened anew for that, nor layers be timed at many widths.
+    """
     timing = importlib.import_module("edgepress.bench.timing")
     patient = timing.compare
 
@@ -118,3 +121,5 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return patient(*arguments, **{**settings, "seconds": 0.01, "min_rounds": 5})
 
     monkeypatch.setattr(timing, "compare", hasty)
+    monkeypatch.setattr("edgepress.devices.agent.FEWEST_OPENINGS", 1)
+    monkeypatch.setattr("edgepress.planner.timing.SECONDS", 0.5)

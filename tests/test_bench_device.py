@@ -333,6 +333,10 @@ def test_every_disturbance_is_said(changes: dict[str, Any], words: str) -> None:
     assert words in warning
 
 
+def test_one_core_is_one() -> None:
+    assert "on 1 core:" in Conditions(Health(load_1m=2.0)).warnings(1)[0]
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 

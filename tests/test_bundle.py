@@ -406,6 +406,7 @@ def test_models_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
 
 def test_settings_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     fails(models.linear(), tmp_path, InputError, "--samples 1", samples=0)
+    fails(models.linear(), tmp_path, InputError, "--recipe is of no use without samples", recipe="r.json")
     fails(models.linear(), tmp_path, InputError, "no target 'arm46'", target="arm46")
     fails(models.linear(), tmp_path, EdgepressError, "no file or folder", data="nowhere.npz")
 

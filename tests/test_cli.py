@@ -523,6 +523,27 @@ def test_bench_of_files_that_are_no_models(name: str, content: bytes | None, her
     assert done.stderr.startswith("edgepress: error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--seed", "-1"), "--seed is -1: give a whole number of 0 or more."),
+        (("--max-temp", "nan"), "--max-temp is nan: give degrees Celsius."),
+        (("--recipe", "r.json"), "--recipe is of no use without samples: add --data."),
+        (("--device", ""), "'' names no device: "),
+        (("--threads", "0"), "Timing needs at least 1 thread"),
+    ],
+)
+def test_bench_with_settings_out_of_range(options: tuple[str, str], message: str, here: Path) -> None:
+    done = run("bench", "model.onnx", "--seconds", "0", *options)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"edgepress: error: {message}") and done.stderr.count("\n") == 1
+
+
+def test_a_folder_is_not_offered_in_place_of_itself(here: Path) -> None:
+    (here / "zoo").mkdir()
+    assert run("bench", "zoo").stderr == "edgepress: error: zoo is a folder: give the path of an ONNX model.\n"
+
+
 def test_bench_of_nothing() -> None:
     with pytest.raises(InputError, match="nothing to time"):
         bench_files([])

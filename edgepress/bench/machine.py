@@ -134,7 +134,7 @@ class Conditions:
         load = self.before.load_1m
         if load is None or load <= cores:
             return ""
-        return f"The load was {load:.1f} on {cores} cores: others were busy too."
+        return f"The load was {load:.1f} on {cores} core{'s' * (cores != 1)}: others were busy too."
 
 
 def describe() -> Machine:

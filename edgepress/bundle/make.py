@@ -68,6 +68,8 @@ def bundle(
     """
     if samples < 1:
         raise InputError("A bundle needs a test vector: give --samples 1 or more.")
+    if recipe is not None and data is None:
+        raise InputError("--recipe is of no use without samples: add --data.")
     check_input(model)
     _check_place(output, model)
     loaded = Model.load(model)

@@ -143,7 +143,7 @@ def _unfit(
     ratio = ratio_of(candidate.name, timing)
     if candidate is not cleaned and _slower(candidate, timing, request):
         if counts(timing):
-            return f"{'more' if ratio >= 1.005 else 'as many'} instructions than fp32 ({ratio:.2f} of them)"
+            return f"{'more' if ratio >= 1.005 else 'no fewer'} instructions than fp32 ({ratio:.2f} of them)"
         return f"{'slower' if ratio >= 1.005 else 'no faster'} than fp32 ({ratio:.2f} of its time)"
     return _budget(candidate, cleaned, timing, request, original_bytes)
 
