@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import ml_dtypes
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepress.codec import grid_steps
+from edgepress.codec import Coded, encoded, grid_steps
 from edgepress.quantize.storage.packing import pack
 
 Arrays = dict[str, np.ndarray]
@@ -112,3 +113,9 @@ MODELS: dict[str, Callable[[], bytes]] = {
     "lanes": lanes,
     "wild": wild,
 }
+
+
+@functools.cache
+def coded(name: str) -> Coded:
+    """A model, encoded: once for all tests of a process."""
+    return encoded(MODELS[name]())

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from coded_models import MODELS, of, whole
+from coded_models import MODELS, coded, of, whole
 from quantize_tools import answers, kernel, parse, samples, sqnr, to_int8
 from rich.console import Console
 from score_tools import done, refused
 
 from edgepress import storage
-from edgepress.codec import decode, encode, encoded, grid_steps
+from edgepress.codec import decode, encode, grid_steps
 from edgepress.codec.files import decode_file, encode_file
 from edgepress.errors import ModelError, OutputError
 from edgepress.model import Model
@@ -96,7 +96,7 @@ def test_what_training_left_is_not_promised_to_be_small(here: Path) -> None:
 
 def test_every_way_of_coding_has_its_words() -> None:
     for name in ("steps", "integers", "floats"):
-        assert {each.method for each in encoded(MODELS[name]()).tensors} <= coding.WORDS.keys()
+        assert {each.method for each in coded(name).tensors} <= coding.WORDS.keys()
 
 
 def test_weights_kept_in_other_files_are_taken_in(here: Path) -> None:
@@ -115,7 +115,7 @@ def test_what_cannot_be_encoded_or_decoded_is_said(here: Path) -> None:
     assert "no coded file" in refused("decode", "text.txt", "-o", "a.onnx")
     assert "not a file" in refused("decode", "nowhere.epz", "-o", "a.onnx")
     assert "small.onnx" in refused("encode", "small.onnx", "-o", "small.onnx")
-    Path("cut.epz").write_bytes(encode(MODELS["steps"]())[:-9])
+    Path("cut.epz").write_bytes(coded("steps").data[:-9])
     assert "is damaged (it ends too early): copy it again" in refused("decode", "cut.epz", "-o", "a.onnx")
     newer = bytearray(encode(of()))
     newer[3] = 9
@@ -127,7 +127,7 @@ def test_what_cannot_be_encoded_or_decoded_is_said(here: Path) -> None:
 def test_a_place_that_cannot_be_written_to_is_named(here: Path) -> None:
     with pytest.raises(OutputError):
         encode_file(Path("small.onnx"), here / "none" / "small.epz")
-    Path("small.epz").write_bytes(encode(MODELS["steps"]()))
+    Path("small.epz").write_bytes(coded("steps").data)
     with pytest.raises(OutputError):
         decode_file(Path("small.epz"), here / "none" / "small.onnx")
 
@@ -209,5 +209,5 @@ def test_decode_with_a_form(here: Path) -> None:
 def test_a_form_costs_the_coded_file_next_to_nothing() -> None:
     """Weights are coded by their whole numbers, however the ONNX file stores them."""
     model = network(8, 0.8)
-    sizes = [len(encode(each.data)) for each in (model, *(reformed(model, form) for form in FORMS[:3]))]
+    sizes = [len(encode(each.data)) for each in (model, *(reformed(model, form) for form in FORMS[1:3]))]
     assert max(sizes) < 1.1 * min(sizes)
