@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepress.devices import Agent, Device, Done, Spec, agent, check_name, open_device, parse
+from edgepress.devices import Agent, Device, Done, Spec, agent, check_name, open_device, parse, remote
 from edgepress.devices.local import Local
 from edgepress.devices.remote import ARCHIVE, NAME, failure, reported
 from edgepress.errors import DeviceError, EdgepressError, ModelError, PluginError
@@ -352,6 +352,16 @@ def test_many_files_go_in_one_transfer() -> None:
         assert {name: does.fetch(name) for name in files} == {**files, "3.bin": b"new"}
         listed = device.run(["ls", "-A"]).stdout.decode().split()
         assert listed == sorted([*files, "9.bin"]), "the archive is gone"
+
+
+def test_archives_have_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MOST_PACKED", 10)
+    files = {name: bytes(size) for name, size in zip("abcdefgh", (4, 3, 3, 11, 2, 2, 2, 5), strict=True)}
+    with Noted() as device:
+        does = Agent(device)
+        does.send_many(files)
+        assert device.pushed == [ARCHIVE, "d", ARCHIVE, "h"]
+        assert {name: does.fetch(name) for name in files} == files
 
 
 def test_many_files_where_there_is_no_python() -> None:

@@ -13,7 +13,7 @@ import json
 import signal
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ UNPACK = "import os, sys, zipfile; zipfile.ZipFile(sys.argv[1]).extractall(); os
 TIMED = ("race", "best", "memory", "profile")
 """Tasks whose figures mean nothing where wall time does not."""
 
-FEWEST_PACKED = 3
-"""New files from which on one archive and a program that unpacks it are less than a transfer each."""
+FEWEST_PACKED, MOST_PACKED = 3, 1 << 26
+"""New files from which on an archive and a program that unpacks it are less than a transfer each; and bytes of one: the
+device has to have room for it beside its files, and must have it within ``TIMEOUT_S``."""
 
 Feed = Mapping[str, np.ndarray]
 
@@ -69,29 +70,35 @@ class Agent:
         return name
 
     def send_many(self, files: Mapping[str, bytes]) -> None:
-        """Have many files in the device's folder, by name, in one transfer: each of its own takes a while by ssh.
+        """Have many files in the device's folder, by name, in few transfers: each takes a while by ssh.
 
-        One by one where there is no Python to unpack them.
+        One by one where there is no Python to unpack an archive.
 
         Raises:
             DeviceError: the device or its connection fails, or a name is none for a device.
         """
         digests = {check_name(name): _digest(content) for name, content in files.items()}
         new = [name for name, digest in digests.items() if self._sent.get(name) != digest]
-        if self.device.python is None or len(new) < FEWEST_PACKED:
-            for name in new:
-                self.send(name, files[name])
-            return
+        for batch in _batches({name: files[name] for name in new}):
+            if self.device.python is None or len(batch) < FEWEST_PACKED:
+                for name, content in batch.items():
+                    self.send(name, content)
+            else:
+                for name in batch:
+                    self._sent.pop(name, None)  # unpacking may end in the middle of one
+                self._send_packed(batch, self.device.python)
+                self._sent.update((name, digests[name]) for name in batch)
+
+    def _send_packed(self, files: Mapping[str, bytes], python: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
             place = Path(folder) / ARCHIVE
             with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
-                for name in new:
-                    archive.writestr(name, files[name])
+                for name, content in files.items():
+                    archive.writestr(name, content)
             self.device.push(place, ARCHIVE)
-        done = self.device.run([*self.device.python, "-c", UNPACK, ARCHIVE])
+        done = self.device.run([*python, "-c", UNPACK, ARCHIVE])
         if done.status:
             raise failure(self.device.spec, done.status, done.stderr.decode(errors="replace"))
-        self._sent.update((name, digests[name]) for name in new)
 
     def send_feeds(self, name: str, feeds: Sequence[Feed]) -> str:
         """Have samples in the device's folder."""
@@ -145,6 +152,20 @@ class Agent:
         from edgepress.devices import native  # only devices without Python need it
 
         return native.perform(self, job, timeout)
+
+
+def _batches(files: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    """Files in the same order, together of at most ``MOST_PACKED`` bytes; one that is larger is alone."""
+    batch: dict[str, bytes] = {}
+    size = 0
+    for name, content in files.items():
+        if batch and size + len(content) > MOST_PACKED:
+            yield batch
+            batch, size = {}, 0
+        batch[name] = content
+        size += len(content)
+    if batch:
+        yield batch
 
 
 def _digest(content: bytes) -> str:
