@@ -17,6 +17,7 @@ from invented import MACHINE, nothing_won, quality, ratio, report, times, varian
 from rich.console import Console
 
 from edgepress.bench import Timing
+from edgepress.devices import Level
 from edgepress.errors import InputError, Refusal
 from edgepress.report import (
     CLEANED,
@@ -33,6 +34,7 @@ from edgepress.report import (
     progress,
     terminal,
 )
+from edgepress.report.result import Pruning, Variant
 from edgepress.report.rows import change, rows, speed
 from edgepress.report.verdict import NOTHING, limit_line, sentence
 
@@ -187,6 +189,23 @@ def test_verbose_shows_every_variant_layer_and_reason() -> None:
     assert "3 more reasons (-v)" in short and "reason 6" not in short
     assert "reason 6; --flag" in long and "more reasons" not in long
     assert "16 → 8" in long and "pruned-int8" in long
+
+
+def test_costs_of_two_levels_are_never_predicted_in_one_column() -> None:
+    def pruned(latency: float, level: Level) -> Variant:
+        return dataclasses.replace(variants()[-1], name=level, pruning=Pruning(0.01, 0.02, 300_000, latency, level))
+
+    def columns(*found: Variant) -> dict[str, str]:
+        lines = page(report(variants=(*variants(), *found)), width=120, verbose=True).splitlines()
+        (heading,) = (number for number, line in enumerate(lines) if line.startswith("pruned  "))
+        return {
+            line.split()[0]: " ".join(line.split()[-2:]) for line in [lines[heading], *lines[heading + 2 :]] if line
+        }
+
+    both = columns(pruned(0.71, "measured"), pruned(0.53, "analytic"))
+    assert (both["pruned"], both["measured"], both["analytic"]) == ("predicted analytic", "0.71 —", "— 0.53")
+    assert columns(pruned(0.53, "analytic"))["pruned"] == "time analytic"
+    assert columns(pruned(0.71, "measured"))["pruned"] == "time predicted"
 
 
 def test_kept_float_is_silent_for_a_float_result() -> None:

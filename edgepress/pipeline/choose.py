@@ -30,8 +30,9 @@ QUICK = 1.0
 """Seconds of a timing that nothing is chosen by."""
 
 TIE = 0.05
-"""Least difference in time that counts: two sessions of one file differ by as much, by where their memory happens to
-lie, and interleaving does not average that out."""
+"""Least difference in time that counts; below it the smaller file is worth more. It stands for no noise of the
+comparison, which averages over openings and knows its own (``Timing.noise_floor``): a user has one session, and of one
+file another session is faster or slower by up to a percent in small networks, by several in a MobileNet."""
 
 COUNTED_TIE = 0.01
 """The same for instructions: counts are exact, but one of a hundred says nothing about time."""

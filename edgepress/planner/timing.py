@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from onnx import TensorProto, helper
 
+from edgepress.bench.here import ROUNDS, VISIT_MS
 from edgepress.bench.meter import Meter, Small
 from edgepress.devices import Level
 from edgepress.groups import Group, Grouping
@@ -42,8 +43,6 @@ GRIDS = ((5, 17), (4, 17), (3, 17), (3, 9), (2, 9), (2, 5), (2, 0))
 WHOLES = 5
 """States that the whole model is taken in."""
 
-VISIT_MS = 0.5
-ROUNDS = 8
 SETUP_MS = 8.0
 """Making and opening the model of one point, about; says how fine a grid there is time for."""
 

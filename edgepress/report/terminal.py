@@ -155,9 +155,11 @@ def _everything(report: Report, console: Console) -> None:
     headings = ["variant", "file", "latency" if noun == "time" else noun, "quality", "verdict"]
     variants = [_variant_cells(variant, report.level) for variant in report.variants]
     layout.show(console, layout.table(console, headings, variants, prose=True))
-    pruned = [_pruned_cells(variant) for variant in report.variants if variant.pruning is not None]
+    foreseen = _foreseen(report)
+    pruned = [_pruned_cells(variant, foreseen) for variant in report.variants if variant.pruning is not None]
     if pruned:
-        headings = ["pruned", "error", "predicted", "file", "predicted", noun, "predicted"]
+        kinds = ["predicted" if level == report.level else level for level in foreseen]
+        headings = ["pruned", "error", "predicted", "file", "predicted", noun, *kinds]
         layout.show(console, layout.table(console, headings, pruned))
     if report.layers:
         headings = ["layer", "op", "width", "runs as", "reason"]
@@ -191,8 +193,14 @@ def _variant_cells(variant: Variant, level: Level) -> list[str]:
     return [variant.name, cell(variant.file_bytes, "bytes"), cost, cell(after, unit), variant.verdict]
 
 
-def _pruned_cells(variant: Variant) -> list[str]:
-    """What was measured of a variant that lost channels, and what was predicted: times are over the cleaned model's."""
+def _foreseen(report: Report) -> list[Level]:
+    """Levels of the costs that were predicted, each of which has a column of its own; that of the report first."""
+    found = {item.pruning.latency_by for item in report.variants if item.pruning and item.pruning.latency is not None}
+    return sorted(found, key=lambda level: (level != report.level, level))
+
+
+def _pruned_cells(variant: Variant, foreseen: Sequence[Level]) -> list[str]:
+    """What was measured of a variant that lost channels, and what was predicted: costs are over the cleaned model's."""
     pruning, ratio = variant.pruning, variant.ratio.get(min(variant.ratio, default=0))
     if pruning is None:
         return [variant.name]
@@ -201,7 +209,8 @@ def _pruned_cells(variant: Variant) -> list[str]:
         numbers.DASH if value is None else numbers.short(value) for value in (pruning.measured_error, pruning.error)
     )
     files = (cell(value, "bytes") for value in (variant.file_bytes, pruning.file_bytes))
-    times = (numbers.DASH if value is None else numbers.fixed(value) for value in (measured, pruning.latency))
+    predicted = (pruning.latency if level == pruning.latency_by else None for level in foreseen)
+    times = (numbers.DASH if value is None else numbers.fixed(value) for value in (measured, *predicted))
     return [variant.name, *errors, *files, *times]
 
 
