@@ -1205,8 +1205,12 @@ class Values:
             steps = np.frombuffer(self.recipes.take(4), "<f4")
         whole = self._whole(hole)
         made = whole.astype("<f4")
-        shaped = made.reshape(-1, rows) if flags & LAST_AXIS else made.reshape(len(steps) if len(made) else 0, -1)
-        shaped *= steps if flags & LAST_AXIS or kind == ONE_STEP else steps[: len(shaped), None]
+        if kind == ONE_STEP:
+            made *= steps[0]
+        elif flags & LAST_AXIS:
+            made.reshape(-1, rows)[...] *= steps
+        else:
+            made.reshape(rows, -1)[...] *= steps[:, None]
         if flags & ZERO_SIGNS:
             zeros = np.flatnonzero(whole == 0)
             signs = np.unpackbits(np.frombuffer(self.side.take(-(-len(zeros) // 8)), np.uint8), count=len(zeros))
@@ -1252,6 +1256,8 @@ class Values:
         return np.asarray(words.astype(_kind(hole)))
 
     def _halves(self, hole: Hole) -> np.ndarray:
+        if hole.kind != FLOAT:
+            raise _damaged("a tensor has a type that cannot be coded in this way")
         inner = self._made(Hole(FLOAT16, hole.dims))
         return np.frombuffer(inner, "<f2").astype("<f4")
 
