@@ -26,6 +26,7 @@ from edgepress.codec import (
     grids,
     matrices,
     matrix_bits,
+    squeezed,
     wire,
 )
 from edgepress.codec.coder import Coder
