@@ -27,7 +27,7 @@ from edgepress.devices import Agent, open_device
 from edgepress.errors import InputError, ModelError
 from edgepress.model import Dimension, Model, TensorType
 from edgepress.normalize import feeds as made
-from edgepress.report.result import Benchmark, BenchModel
+from edgepress.report.found import Benchmark, BenchModel
 from edgepress.request import check_input
 
 MAX_FEEDS = 16

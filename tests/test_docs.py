@@ -34,7 +34,7 @@ from edgepress.pipeline.context import Context
 from edgepress.plan import FORMAT as PLAN_FORMAT
 from edgepress.plan import Cut, Plan, Quantization
 from edgepress.quality import Comparison, Limit, judge
-from edgepress.report import answers, operators, result
+from edgepress.report import answers, found, operators, result
 from edgepress.report.answers import AxisRow, NodeRow, OperatorAnswer, TensorAnswer
 from edgepress.report.bundle import (
     BUNDLED_FORMAT,
@@ -44,18 +44,9 @@ from edgepress.report.bundle import (
     Promise,
     Verification,
 )
+from edgepress.report.found import Benchmark, BenchModel, Explanation, GroupRow
 from edgepress.report.operators import OperatorRow, Operators
-from edgepress.report.result import (
-    Benchmark,
-    BenchModel,
-    Explanation,
-    GroupRow,
-    LayerRow,
-    Quality,
-    Report,
-    StageRow,
-    Variant,
-)
+from edgepress.report.result import LayerRow, Quality, Report, StageRow, Variant
 from edgepress.report.rows import Row
 from edgepress.request import Request
 from edgepress.targets import TARGETS
@@ -347,8 +338,8 @@ def test_the_example_fits_80_columns() -> None:
 STORED = {
     "edgepress-plan/1": PLAN_FORMAT,
     "edgepress-report/2": result.REPORT_FORMAT,
-    "edgepress-bench/2": result.BENCH_FORMAT,
-    "edgepress-explain/2": result.EXPLAIN_FORMAT,
+    "edgepress-bench/2": found.BENCH_FORMAT,
+    "edgepress-explain/2": found.EXPLAIN_FORMAT,
     "edgepress-explain-tensor/1": answers.TENSOR_FORMAT,
     "edgepress-explain-operator/1": answers.OPERATOR_FORMAT,
     "edgepress-ops/1": operators.OPERATORS_FORMAT,

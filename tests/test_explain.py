@@ -20,7 +20,7 @@ from edgepress.errors import InputError, ModelError
 from edgepress.pipeline import explain, explain_operator, explain_tensor
 from edgepress.report import answers, explanation
 from edgepress.report.answers import OperatorAnswer, TensorAnswer
-from edgepress.report.result import Explanation
+from edgepress.report.found import Explanation
 
 Ask = Callable[[str], TensorAnswer]
 

@@ -17,7 +17,7 @@ from edgepress.pipeline.context import inputs_of
 from edgepress.pipeline.tracing import about_operator, about_tensor, tensor_names
 from edgepress.pipeline.ways import Traced, operator_name
 from edgepress.report.answers import OperatorAnswer, TensorAnswer
-from edgepress.report.result import Explanation, GroupRow
+from edgepress.report.found import Explanation, GroupRow
 from edgepress.request import check_input
 
 NEAR = 5

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from edgepress.report.found import Benchmark, BenchModel, Explanation, GroupRow
 from edgepress.report.progress import Lines, Live, Progress, Recorder, Silent, Stage
 from edgepress.report.result import (
     CLEANED,
     ORIGINAL,
     PLAIN_INT8,
     Applied,
-    Benchmark,
-    BenchModel,
-    Explanation,
-    GroupRow,
     LayerRow,
     Pruning,
     Quality,

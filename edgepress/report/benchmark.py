@@ -9,7 +9,7 @@ from rich.console import Console
 from edgepress.bench import Conditions, Ratio
 from edgepress.report import layout, numbers, profile
 from edgepress.report.costs import WORDS, device_name
-from edgepress.report.result import Benchmark, BenchModel
+from edgepress.report.found import Benchmark, BenchModel
 from edgepress.report.rows import speed
 
 _TIMED = ("model", "median", "against first", "95 % interval", "memory", "p90", "p99", "first run", "load")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from edgepress.errors import Refusal
 from edgepress.report import layout
-from edgepress.report.result import Explanation, GroupRow
+from edgepress.report.found import Explanation, GroupRow
 from edgepress.report.terminal import merged
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from edgepress.bench.inspect import Profile
 from edgepress.report import layout, numbers
-from edgepress.report.result import BenchModel
+from edgepress.report.found import BenchModel
 
 MOST_NODES = 10
 BETWEEN = "(between nodes)"

@@ -1,4 +1,4 @@
-"""What edgepress found out, as plain data: the report of a compression, a benchmark, an explanation.
+"""What a compression came to, as plain data; and how all pages become JSON and back.
 
 Everything the terminal prints comes from here, through ``numbers``; the JSON file holds the same values
 in full, and the derived rows of the table beside them. The schema is versioned by ``format``.
@@ -11,15 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from edgepress.bench import Latency, Machine, Ratio, Timing
-from edgepress.bench.inspect import Memory, Profile
+from edgepress.bench import Latency, Machine, Ratio
 from edgepress.devices import Level
 from edgepress.errors import InputError, Refusal
 from edgepress.report import schema
 
 REPORT_FORMAT = "edgepress-report/2"
-BENCH_FORMAT = "edgepress-bench/2"
-EXPLAIN_FORMAT = "edgepress-explain/2"
 
 ORIGINAL = "original"
 PLAIN_INT8 = "plain-int8"
@@ -256,102 +253,6 @@ class Report:
     def from_json(cls, text: str) -> Report:
         """Read a report (InputError if it is none)."""
         return load(cls, REPORT_FORMAT, text)
-
-
-@dataclass(frozen=True, slots=True)
-class BenchModel:
-    """One file of a benchmark.
-
-    Attributes:
-        name: short and unique.
-        path: as it was given.
-        file_bytes: size of the file.
-        operators: what onnxruntime really runs on the device, after its own fusions.
-        warnings: sentences about operators that should not be left over.
-        memory: of a fresh process; None where none was measured.
-        profile: where the time goes; None where nobody asked.
-    """
-
-    name: str
-    path: str
-    file_bytes: int
-    operators: Mapping[str, int]
-    warnings: tuple[str, ...]
-    memory: Memory | None = None
-    profile: Profile | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    """Several files against the first of them.
-
-    Attributes:
-        models: the files, reference first.
-        timing: their times, by ``BenchModel.name``.
-        notes: what the models were run on.
-        device: SPEC of the device they ran on; None: in this process.
-    """
-
-    models: tuple[BenchModel, ...]
-    timing: Timing
-    notes: tuple[str, ...]
-    device: str | None = None
-
-    def to_json(self) -> str:
-        """The benchmark as indented JSON."""
-        return dump(BENCH_FORMAT, self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Benchmark:
-        """Read a benchmark (InputError if it is none)."""
-        return load(cls, BENCH_FORMAT, text)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """One channel group.
-
-    Attributes:
-        name: the first node that makes its channels.
-        size: number of channels.
-        producers: nodes that make them.
-        consumers: nodes that sum over them.
-        refusal: why it must stay whole; None if it may be cut.
-        stopper: the node, graph input or graph output that makes it impossible; "" where nothing does.
-    """
-
-    name: str
-    size: int
-    producers: tuple[str, ...]
-    consumers: tuple[str, ...]
-    refusal: str | None
-    stopper: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What could be done to a model, without doing it.
-
-    Attributes:
-        model: path.
-        groups: channel groups.
-        refusals: walls that channels stop at.
-        notes: what was assumed.
-    """
-
-    model: str
-    groups: tuple[GroupRow, ...]
-    refusals: tuple[Refusal, ...]
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """The explanation as indented JSON."""
-        return dump(EXPLAIN_FORMAT, self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Explanation:
-        """Read an explanation (InputError if it is none)."""
-        return load(cls, EXPLAIN_FORMAT, text)
 
 
 @dataclass(frozen=True, slots=True)
