@@ -178,7 +178,7 @@ CODED = {
         "mnist_lenet300100",
         "mnist",
         0.3,
-        ("--epochs", "24", "--every", "4", "--beta", "0.08", "--one-step"),
+        ("--epochs", "24", "--every", "4", "--beta", "0.1", "--one-step"),
         (210, 0.5),
     ),
     "fashion_vgg7bn": Coded("fashion_vgg7bn_bn", "fashion", 0.55, ("--epochs", "8", "--beta", "0.05"), (50, 0.7)),

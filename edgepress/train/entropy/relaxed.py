@@ -30,10 +30,10 @@ from edgepress.train.method import Moment, Terms
 WIDEST = 7
 """Largest K: a layer has at most 15 grid points."""
 
-SPREAD = 0.35
+SPREAD = 0.45
 """Standard deviation, in steps, of the assignments at the start."""
 
-RATE = 20.0
+RATE = 50.0
 """Factor of the learning rate for theta."""
 
 THETA = " theta"
