@@ -9,6 +9,7 @@ grid ``base * 2^(code / 64)`` (``decoder.grid_steps``): then a row costs a code 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,15 +124,18 @@ def on_grid(steps: np.ndarray) -> tuple[float, np.ndarray] | None:
     low, high = ((wide + down) / 2 / factors).max(), ((wide + up) / 2 / factors).min()
     if not 0 < low <= high:
         return None
-    base, moved = _shortest(low, high)
-    return (base, codes + moved) if np.array_equal(grid_steps(base, codes + moved), steps) else None
+    for base, moved in _bases(low, high):
+        if np.array_equal(grid_steps(base, codes + moved), steps):
+            return base, codes + moved
+    return None
 
 
-def _shortest(low: float, high: float) -> tuple[float, int]:
-    """A base between two bounds, if possible a float32 times a power of the grid: how far the codes move then."""
+def _bases(low: float, high: float) -> Iterator[tuple[float, int]]:
+    """Bases between two bounds and how far the codes move then: a float32 times a power of the grid, or any double."""
     for code in range(-OCTAVE // 2, OCTAVE // 2):
         factor = float(np.ldexp(POWERS[code % OCTAVE], code // OCTAVE))
         single = float(np.float32((low + high) / 2 / factor))
         if low < single * factor < high:
-            return single, code
-    return (low + high) / 2, 0
+            yield single, code
+            break
+    yield (low + high) / 2, 0
