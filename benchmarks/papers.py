@@ -181,7 +181,13 @@ CODED = {
         ("--epochs", "24", "--every", "4", "--beta", "0.1", "--one-step"),
         (210, 0.5),
     ),
-    "fashion_vgg7bn": Coded("fashion_vgg7bn_bn", "fashion", 0.55, ("--epochs", "8", "--beta", "0.05"), (50, 0.7)),
+    "fashion_vgg7bn": Coded(
+        "fashion_vgg7bn_bn",
+        "fashion",
+        0.55,
+        ("--epochs", "12", "--every", "2", "--beta", "0.08", "--one-step"),
+        (50, 0.7),
+    ),
     "cifar_vgg16q": Coded("cifar10jpeg_vgg16q_folded", "cifar", 0.3, ("--epochs", "8", "--beta", "0.02"), (71, 1.0)),
 }
 PUBLISHED = {
