@@ -20,21 +20,20 @@ from edgepress.pipeline.budgets import along_device, search_of
 from edgepress.pipeline.build import as_overrides, integer, kept, marked, material, pruned
 from edgepress.pipeline.calibrating import calibrate, merge
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, named_apart
-from edgepress.pipeline.choose import choose, finalists, ratio_of, tie_of, time_all
+from edgepress.pipeline.choose import choose, finalists, time_all
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
 from edgepress.pipeline.findings import Findings
 from edgepress.pipeline.given import check_kept_float
-from edgepress.pipeline.integers import distance, integers
+from edgepress.pipeline.integers import integers
 from edgepress.pipeline.listing import operators
-from edgepress.pipeline.lowbit import mixed
+from edgepress.pipeline.lowbit import mixed, start
 from edgepress.pipeline.narrowing import lossless, narrower
 from edgepress.pipeline.place import Place, place_of
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import report
 from edgepress.pipeline.scoring import score
-from edgepress.pipeline.sequences import has_fixed_ranges
 from edgepress.plan import Plan
 from edgepress.quality import Verdict
 from edgepress.quantize import quantize_refusal
@@ -64,9 +63,6 @@ QUANTIZED_WIDTHS = 2
 PRUNED_SHARES = (0.35, 0.8)
 """Shares of the limit that pruning may use where narrow weights use the rest. (Measured: on convolutions a third is
 best, since rounding absorbs the same redundancy; LeNets reach the narrowest weights before that and want more.)"""
-
-EARLY = 1.5
-"""Seconds of timing that say which int8 form mixed widths start from."""
 
 PLAIN_SAMPLES = 256
 
@@ -158,24 +154,7 @@ def _quantized(request: Request, context: Context, judged: Judge, source: Candid
     if not request.mixed_widths:
         return found
     goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
-    return [*found, *mixed(context, source, judged, request, _start(request, context, found), goal)]
-
-
-def _start(request: Request, context: Context, found: list[Candidate]) -> Candidate:
-    """The int8 form that mixed widths start from: by the target's rules, or without them where that is faster."""
-    best: dict[bool, Candidate] = {}
-    for item in sorted(found, key=lambda item: distance(item.verdict)):
-        if item.quantization is not None and has_fixed_ranges(item.quantization):
-            best.setdefault(item.quantization.whole, item)
-    ruled, whole = best.get(False), best.get(True)
-    if ruled is None or whole is None or context.target.artifact:
-        return ruled or whole or found[0]
-    data = {item.name: item.model.data for item in (ruled, whole)}
-    feeds = inputs_of(context.hold_out, 8, chunk=1)
-    threads = request.threads or 1
-    meter = context.place.meter
-    timing = meter.compare(data, feeds, threads=threads, seconds=EARLY, seed=request.seed, reference=ruled.name)
-    return whole if ratio_of(whole.name, timing) * (1 + tie_of(timing)) < 1 else ruled
+    return [*found, *mixed(context, source, judged, request, start(request, context, found), goal)]
 
 
 def _verify(

@@ -14,8 +14,10 @@ from typing import Literal
 
 from edgepress.levels import INT8
 from edgepress.pipeline.candidates import Candidate, Judge
-from edgepress.pipeline.context import Context
+from edgepress.pipeline.choose import ratio_of, tie_of
+from edgepress.pipeline.context import Context, inputs_of
 from edgepress.pipeline.integers import Maker, distance
+from edgepress.pipeline.sequences import has_fixed_ranges
 from edgepress.pipeline.widths import Table, width_table
 from edgepress.plan import Quantization
 from edgepress.planner.levels import allocate, predicted
@@ -30,9 +32,35 @@ ROUNDS = 8
 CLOSE = 1.05
 """The accepted and the refused budget that the search ends with differ by this factor."""
 
+EARLY = 1.5
+"""Seconds of timing that say which int8 form mixed widths start from."""
+
 MADE_UP = 12.0
 """Predicted error (at the temperature of the scores, nothing made up for) over what the joint pass leaves of it. Only
 where the search starts depends on it: a wrong one costs steps, not quality."""
+
+
+def start(request: Request, context: Context, found: list[Candidate]) -> Candidate:
+    """The int8 form that mixed widths start from: by the target's rules, or without them where that is faster.
+
+    Args:
+        request: says in how many threads it will run.
+        context: the compression.
+        found: integer forms of one float candidate, one at least.
+    """
+    best: dict[bool, Candidate] = {}
+    for item in sorted(found, key=lambda item: distance(item.verdict)):
+        if item.quantization is not None and has_fixed_ranges(item.quantization):
+            best.setdefault(item.quantization.whole, item)
+    ruled, whole = best.get(False), best.get(True)
+    if ruled is None or whole is None or context.target.artifact:
+        return ruled or whole or found[0]
+    data = {item.name: item.model.data for item in (ruled, whole)}
+    feeds = inputs_of(context.hold_out, 8, chunk=1)
+    threads = request.threads or 1
+    meter = context.place.meter
+    timing = meter.compare(data, feeds, threads=threads, seconds=EARLY, seed=request.seed, reference=ruled.name)
+    return whole if ratio_of(whole.name, timing) * (1 + tie_of(timing)) < 1 else ruled
 
 
 def mixed(
