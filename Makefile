@@ -25,11 +25,13 @@ test: $(READY)
 test-arm: $(READY)
 	$(BIN)/python tools/arm/setup.py --also 1.21.0
 	$(BIN)/python tools/arm/native.py || test $$? -eq 2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/test_arm.py tests/test_arm_counts.py tests/test_devices_native_arm.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/test_arm.py tests/test_arm_counts.py tests/test_devices_native_arm.py \
+		tests/test_bench_device.py tests/test_bundle_verify.py tests/test_compress_device.py tests/test_devices_emulated.py
 
 test-devices: $(READY)
 	$(BIN)/python tools/sshd.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_devices.py tests/test_devices_ssh.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q tests/test_devices.py tests/test_devices_ssh.py \
+		tests/test_devices_ssh_commands.py tests/test_bundle_verify.py
 
 check: $(READY)
 	$(BIN)/python -m tools.check

@@ -228,3 +228,13 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     yield running
     running.server.terminate()
     running.server.wait()
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Iterator[Path]:
+    """Where the device puts its folder; afterwards everything is gone."""
+    folder = tmp_path / "there"
+    folder.mkdir()
+    yield folder
+    assert until(lambda: not list(folder.iterdir())), f"files are left: {list(folder.iterdir())}"
+    assert until(lambda: not processes(str(folder))), f"processes are left: {processes(str(folder))}"

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pipeline_models import MLP
-from sshd_tools import Loopback, children, loopback, processes, running, until
+from sshd_tools import Loopback, children, loopback, processes, running, there, until
 
 from edgepress.devices import Agent, Device, open_device, ssh_connection
 from edgepress.devices.ssh import signalled
@@ -47,17 +47,7 @@ SHELLS = ("bash", "busybox", "dash", "ksh", "mksh", "zsh")
 SLEEP = shutil.which("sleep") or ""  # some shells have one of their own
 LONG = ["sh", "-c", '"$0" 1000 & "$0" 1000', SLEEP]
 
-__all__ = ["loopback"]
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Iterator[Path]:
-    """Where the device puts its folder; afterwards everything is gone."""
-    folder = tmp_path / "there"
-    folder.mkdir()
-    yield folder
-    assert until(lambda: not list(folder.iterdir())), f"files are left: {list(folder.iterdir())}"
-    assert until(lambda: not processes(str(folder))), f"processes are left: {processes(str(folder))}"
+__all__ = ["loopback", "there"]
 
 
 Opened = Callable[..., Device]
