@@ -55,8 +55,9 @@ def _losses(rows: Sequence[Row]) -> str:
 
 def _mean(rows: Sequence[Row], key: str) -> str:
     values = np.array([row[key] for row in rows])
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{values.mean():.2f} ± {error:.2f}"
+    if len(values) == 1:
+        return f"{values[0]:.2f} (one seed)"
+    return f"{values.mean():.2f} ± {values.std(ddof=1) / math.sqrt(len(values)):.2f}"
 
 
 def _plot(model: str, rows: Sequence[Row], folder: Path) -> str:
