@@ -19,7 +19,9 @@ from edgepress.cli.printing import show
     DEVICE,
     click.option("--threads", default=1, show_default=True, metavar="N", help="Threads of every model."),
     click.option("--seconds", default=6.0, show_default=True, metavar="S", help="How long to take turns."),
-    click.option("--rounds", type=click.IntRange(min=1), metavar="N", help="Rounds to take, at least 6, in place of a time."),
+    click.option(
+        "--rounds", type=click.IntRange(min=1), metavar="N", help="Rounds to take, at least 6, in place of a time."
+    ),
     click.option("--seed", default=0, show_default=True, help="Seed of the order of turns."),
     click.option("--max-temp", "max_temp_c", type=float, metavar="C", help="Wait while the device is hotter."),
     click.option("--profile", is_flag=True, help="Also show where the time goes."),
