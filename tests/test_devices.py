@@ -193,7 +193,9 @@ def test_a_kind_is_known_where_its_package_is(installed: Path) -> None:
         open_device("pi")
 
 
-@pytest.mark.parametrize("code", ["raise RuntimeError('half there')", "Other = 3"])
+@pytest.mark.parametrize(
+    "code", ["raise RuntimeError('half there')", "Other = 3", "def Container(spec):\n    return 1 / 0"]
+)
 def test_a_broken_package_is_named(code: str, installed: Path) -> None:
     (installed / "acme_devices.py").write_text(code)
     with pytest.raises(PluginError, match="The device kind 'container' cannot be loaded"):

@@ -1,7 +1,9 @@
 """Meter: where costs come from, behind one interface. This process, a device's clock, or instructions counted there.
 
-compare   whole models against each other: what a choice rests on
-best      many small models (layers alone, at several widths): the material of a latency table
+A meter answers two questions::
+
+    compare   whole models against each other: what a choice rests on
+    best      many small models (layers alone, at several widths): the material of a latency table
 """
 
 from __future__ import annotations

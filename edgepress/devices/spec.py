@@ -15,8 +15,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -146,11 +147,18 @@ def _maker(spec: Spec) -> Callable[[Spec], Device]:
         return found  # type: ignore[return-value]
     others = {entry.name: entry for entry in entry_points(group=GROUP)}
     if spec.kind in others:
-        try:
-            return others[spec.kind].load()  # type: ignore[no-any-return]
-        except Exception as error:  # whatever another package raises when it is imported
-            raise PluginError(f"The device kind {spec.kind!r} cannot be loaded: {error}.") from error
+        return partial(_plugged, others[spec.kind])
     kinds = (*BUILT_IN, *others)
     near = get_close_matches(spec.kind.lower(), kinds, n=1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     raise DeviceError(f"There is no kind of device {spec.kind!r}{meant}: choose one of {', '.join(kinds)}.")
+
+
+def _plugged(point: EntryPoint, spec: Spec) -> Device:
+    """A device of another package, which may be broken."""
+    try:
+        return point.load()(spec)  # type: ignore[no-any-return]
+    except DeviceError:
+        raise
+    except Exception as error:  # whatever another package raises when it is imported or makes a device
+        raise PluginError(f"The device kind {spec.kind!r} cannot be loaded or made ({error}): mend it.") from error
