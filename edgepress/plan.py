@@ -86,6 +86,21 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class Coding:
+    """How the weights of a float model become whole numbers times a step, for a coded file.
+
+    Attributes:
+        steps: the step of every weighted node whose weights are rounded, by its name.
+        tables: the step of constants that are something else (tables, weights of recurrent layers), by tensor.
+        rate: what a bit is worth when a weight is rounded (``quantize.weights.rated``).
+    """
+
+    steps: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, float] = field(default_factory=dict)
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The decisions, and what they were made from.
 
@@ -98,6 +113,7 @@ class Plan:
         settings: other settings that change the result (sample caps and the like).
         provenance: free notes: version, date-less facts, budget, predicted error.
         min_ort: the oldest onnxruntime that must load the file, float or not; empty for none.
+        coding: how weights are rounded for a coded file; None: they are not.
     """
 
     model_sha256: str
@@ -108,6 +124,7 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     min_ort: str = ""
+    coding: Coding | None = None
 
     def to_json(self) -> str:
         """The plan as indented JSON text."""
@@ -164,7 +181,9 @@ def _plan(raw: dict[str, Any]) -> Plan:
     cuts = tuple(_cut(entry) for entry in fields["cuts"])
     _demand(len({cut.group for cut in cuts}) == len(cuts), "a group is named twice in cuts")
     quantization = None if fields["quantization"] is None else _quantization(fields["quantization"])
-    return Plan(**{**fields, "cuts": cuts, "quantization": quantization})
+    coding = None if fields.get("coding") is None else _coding(fields["coding"])
+    _demand(coding is None or quantization is None, "quantization and coding exclude each other")
+    return Plan(**{**fields, "cuts": cuts, "quantization": quantization, "coding": coding})
 
 
 def _cut(raw: dict[str, Any]) -> Cut:
@@ -211,6 +230,20 @@ def _quantization(raw: dict[str, Any]) -> Quantization:
         _demand(isinstance(getattr(made, name), bool), f"{name} is neither true nor false")
     _demand(isinstance(made.min_ort, str), "min_ort is no text")
     return made
+
+
+def _coding(raw: dict[str, Any]) -> Coding:
+    _demand(isinstance(raw, dict), "coding is no object")
+    for name in ("steps", "tables"):
+        steps = raw.get(name, {})
+        _demand(isinstance(steps, dict) and all(map(_step, steps.values())), f"{name} is no object of steps above zero")
+    rate = raw.get("rate", 0.0)
+    _demand(_number(rate) and 0 <= rate < math.inf, "rate is no number from 0")
+    return Coding(**raw)
+
+
+def _step(value: object) -> bool:
+    return isinstance(value, (int, float)) and _number(value) and 0 < value < math.inf
 
 
 def _numbers(name: str, raw: object) -> dict[str, tuple[float, ...]]:

@@ -25,6 +25,8 @@ SCORE = "redundancy"
 
 ALLOCATIONS = ("uniform", "curve", "hybrid", "dynamic", "anneal")
 SUFFIX = ".edge.onnx"
+CODED_SUFFIX = ".epz"
+"""How names of coded files end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Request:
         score: which channels go first: a name, ``NAME@LOSS``, or several with weights (``scores.registry``).
         allocation: how removals are spread over groups of channels, one of ``ALLOCATIONS``.
         device: SPEC of the device whose costs decide (:mod:`edgepress.devices`); None for this process.
+        coded: a dry run for a coded file; where there is an output its name says so.
 
     Raises:
         InputError: a value out of its range.
@@ -102,6 +105,7 @@ class Request:
     score: str = SCORE
     allocation: str = "hybrid"
     device: str | None = None
+    coded: bool = False
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -169,8 +173,27 @@ class Request:
             )
 
     @property
+    def for_coding(self) -> bool:
+        """Whether what is handed over is a coded file: sizes are those of coded files then."""
+        return self.coded or (self.output is not None and self.output.suffix == CODED_SUFFIX)
+
+    @property
+    def rounds_steps(self) -> bool:
+        """Whether weights may be rounded to steps of their own for a coded file: no width is named."""
+        return self.for_coding and self.quantize and self.bits is None
+
+    @property
+    def wants_integers(self) -> bool:
+        """Whether integer forms are made: not for a coded file alone, which steps of its own make shorter."""
+        named = self.bits is not None or self.activations != "8" or self.overrides is not None
+        named = named or self.fixed_point or self.codebooks or self.equalize
+        return self.quantize and (not self.for_coding or named or self.speedup is not None)
+
+    @property
     def mixed_widths(self) -> bool:
         """Whether every layer gets a width of its own."""
+        if self.rounds_steps:
+            return False
         return self.quantize and (self.bits == AUTO or (self.bits is None and self.size_ratio is not None))
 
     @property

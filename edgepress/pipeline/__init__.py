@@ -17,10 +17,11 @@ from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
 from edgepress.pipeline.budgets import along_device, search_of
-from edgepress.pipeline.build import as_overrides, integer, kept, marked, material, pruned
+from edgepress.pipeline.build import as_overrides, integer, kept, material, pruned
 from edgepress.pipeline.calibrating import calibrate, merge
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, named_apart
 from edgepress.pipeline.choose import choose, finalists, time_all
+from edgepress.pipeline.coding import coded, coded_size, save
 from edgepress.pipeline.context import Context, first, inputs_of
 from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
@@ -29,11 +30,12 @@ from edgepress.pipeline.given import check_kept_float
 from edgepress.pipeline.integers import integers
 from edgepress.pipeline.listing import operators
 from edgepress.pipeline.lowbit import mixed, start
-from edgepress.pipeline.narrowing import lossless, narrower
+from edgepress.pipeline.narrowing import Made, lossless, narrower
 from edgepress.pipeline.place import Place, place_of
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
 from edgepress.pipeline.reporting import report
 from edgepress.pipeline.scoring import score
+from edgepress.pipeline.shortest import shortest
 from edgepress.plan import Plan
 from edgepress.quality import Verdict
 from edgepress.quantize import quantize_refusal
@@ -63,6 +65,9 @@ QUANTIZED_WIDTHS = 2
 PRUNED_SHARES = (0.35, 0.8)
 """Shares of the limit that pruning may use where narrow weights use the rest. (Measured: on convolutions a third is
 best, since rounding absorbs the same redundancy; LeNets reach the narrowest weights before that and want more.)"""
+
+CODED_SHARES = (0.35, 0.15, 0.7)
+"""The same for coded files, the most promising first: all of them are tried, and the whole model too."""
 
 PLAIN_SAMPLES = 256
 
@@ -114,7 +119,7 @@ def _compress(request: Request, place: Place, recorder: Recorder) -> Report:
 def _candidates(
     request: Request, context: Context, judged: Judge, cleaned: Candidate, recorder: Recorder
 ) -> tuple[list[Candidate], Analysis | None]:
-    """Narrower float models, then int8 forms of the unpruned and of the strongest narrower ones."""
+    """Narrower float models, then int8 or coded forms of the unpruned and of the strongest narrower ones."""
     found: list[Candidate] = []
     analysis = None
     if request.prune:
@@ -128,23 +133,32 @@ def _candidates(
             found = [free, *found] if free is not None and free.verdict.acceptable else found
             found = distinct(found)
             stage.note(_prune_note(found))
-    if request.quantize and quantize_refusal(context.model) is None:
+    narrow = found
+    if request.wants_integers and quantize_refusal(context.model) is None:
         with recorder.stage("quantize") as stage:
-            sources = [cleaned, *found[-QUANTIZED_WIDTHS:]]
+            sources = [cleaned, *narrow[-QUANTIZED_WIDTHS:]]
             quantized = [item for source in sources for item in _quantized(request, context, judged, source)]
             found = named_apart([*found, *quantized])
             stage.note(
                 f"{len(quantized)} int8 forms, {sum(item.verdict.acceptable for item in quantized)} keep the quality"
             )
+    if request.rounds_steps and context.sweep_samples:
+        with recorder.stage("round") as stage:
+            goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
+            forms = shortest(context, [*narrow, cleaned], judged, kept=request.keep_float, goal=goal)
+            found = named_apart([*found, *forms])
+            stage.note(_coded_note(forms))
     return found, analysis
 
 
 def _narrower(request: Request, context: Context, analysis: Analysis, judged: Judge) -> list[Candidate]:
-    """Narrower float models, mildest first; with mixed widths those that leave a part of the limit to rounding."""
+    """Narrower float models, mildest first; with widths or steps of their own those that leave a part to rounding."""
     search = search_of(request, context, analysis, judged.original_bytes)
-    if not request.mixed_widths:
+    if not request.mixed_widths and not request.rounds_steps:
         return narrower(context, analysis, judged, search)
-    strongest = [narrower(context, analysis, judged.at(share), search)[-1:] for share in PRUNED_SHARES]
+    made: Made = {}
+    shares = CODED_SHARES if request.rounds_steps else PRUNED_SHARES
+    strongest = [narrower(context, analysis, judged.at(share), search, made)[-1:] for share in shares]
     return [dataclasses.replace(item, verdict=judged(item.model)) for found in strongest for item in found]
 
 
@@ -177,9 +191,7 @@ def _verify(
     else:
         others[PLAIN_INT8] = plain.data
         plain_verdict = judged(plain)
-    cleaned, *timed = (
-        dataclasses.replace(item, model=kept(item.model, request.min_ort)) for item in (cleaned, *finalists(candidates))
-    )
+    cleaned, *timed = (_finished(request, item) for item in (cleaned, *finalists(candidates)))
     timing = {}
     if not context.target.artifact:  # this machine's times say nothing about another device
         feeds = inputs_of(context.hold_out, 16, chunk=1)
@@ -198,6 +210,15 @@ def _verify(
     )
 
 
+def _finished(request: Request, item: Candidate) -> Candidate:
+    """A candidate as it would be handed over."""
+    model = kept(item.model, request.min_ort)
+    size = item.coded_bytes
+    if request.for_coding and (size is None or model is not item.model):
+        size = coded_size(model)
+    return dataclasses.replace(item, model=model, coded_bytes=size)
+
+
 def _hand_over(request: Request, findings: Findings, recorder: Recorder) -> Report:
     """Write and report what was chosen; a missed budget is raised with its report, and nothing is written."""
     chosen = findings.chosen
@@ -209,9 +230,8 @@ def _hand_over(request: Request, findings: Findings, recorder: Recorder) -> Repo
     if request.dry_run or request.output is None:
         return report(findings, recorder.rows)
     with recorder.stage("write") as stage:
-        finished = marked(chosen.model, plan)
         write_atomically(plan_path(request.output), plan.to_json().encode())
-        finished.save(request.output)
+        save(chosen.model, plan, request.output)
         _save_overrides(findings, chosen)
         stage.note(str(request.output))
     result = report(findings, recorder.rows, request.output)
@@ -237,6 +257,7 @@ def _plan(findings: Findings, chosen: Candidate) -> Plan:
         data_sha256="" if findings.opened.feed is None else findings.opened.feed.sha256,
         cuts=chosen.cuts,
         quantization=chosen.quantization,
+        coding=chosen.coding,
         seed=findings.request.seed,
         settings={} if context is None else context.settings(),
         provenance=findings.provenance,
@@ -270,7 +291,7 @@ def apply(
     opened = read(request)
     decisions.check_model(opened.model.sha256)
     built = clean(opened).model
-    if decisions.cuts or decisions.quantization is not None:
+    if decisions.cuts or decisions.quantization is not None or decisions.coding is not None:
         if opened.feed is None:
             raise PlanError(
                 "This plan redistributes or quantizes, which needs samples: give those it was made with by --data."
@@ -281,18 +302,26 @@ def apply(
         if dict(decisions.settings) != context.settings():
             raise PlanError("The plan was made with other settings of edgepress: make a new plan with this version.")
         check_decisions(context, decisions)
-        built = pruned(context, decisions.cuts)
+        if decisions.coding is not None:
+            built = coded(context, decisions.cuts, decisions.coding).model
+        else:
+            built = pruned(context, decisions.cuts)
         if decisions.quantization is not None:
             made = material(context, decisions.cuts, built, decisions.quantization)
             built = integer(context, made, decisions.quantization)
-    finished = marked(kept(built, decisions.min_ort), decisions)
-    finished.save(output)
-    return Applied(str(output), finished.size, f"plan {plan.name} applied")
+    size = save(kept(built, decisions.min_ort), decisions, output)
+    return Applied(str(output), size, f"plan {plan.name} applied")
 
 
 def _baseline_note(context: Context, verdict: Verdict) -> str:
     samples = f"{len(context.fit)} samples to fit, {len(context.hold_out)} held out"
     return samples + (f", accuracy {verdict.before:.2f} %" if verdict.measure == "accuracy" else "")
+
+
+def _coded_note(found: list[Candidate]) -> str:
+    if not found:
+        return "no layer can be rounded"
+    return f"{len(found)} coded forms, down to {min(item.size for item in found):,} bytes"
 
 
 def _prune_note(found: list[Candidate]) -> str:

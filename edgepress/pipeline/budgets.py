@@ -2,7 +2,8 @@
 
     --mac-ratio    multiply-adds, exact
     --size-ratio   bytes of the file: of the float form with --no-quantize, of the integer form where --bits names its
-                   width; where every layer gets a width of its own, bits reach the size and pruning leaves it to them
+                   width; where every layer gets a width or a step of its own, bits reach the size and pruning leaves it
+                   to them
     --speedup      the latency table of this machine, or of the device (:mod:`edgepress.planner.timing`), corrected by
                    what each model is measured to take
 
@@ -42,7 +43,8 @@ def search_of(request: Request, context: Context, analysis: Analysis, original_b
     table = analysis.table
     if table is None and request.speedup is not None:
         table = _table(request, context, analysis)
-    return Search(request.allocation, tuple(_budgets(request, context, analysis, original_bytes, table)), table)
+    budgets = tuple(_budgets(request, context, analysis, original_bytes, table))
+    return Search(request.allocation, budgets, table, for_file=request.for_coding)
 
 
 def along_device(request: Request, context: Context, analysis: Analysis) -> Analysis:
@@ -60,7 +62,7 @@ def _budgets(
     ladder = analysis.ladder
     if request.mac_ratio is not None and (macs := ladder.costs.macs({})):
         yield Budget("--mac-ratio", ladder.costs.macs, request.mac_ratio * macs)
-    if request.size_ratio is not None and not request.mixed_widths:
+    if request.size_ratio is not None and not request.mixed_widths and not request.rounds_steps:
         goal = request.size_ratio * original_bytes - mark_bytes((), None) - MARK
         if goal > 0:
             yield _size(request, context, analysis, goal)

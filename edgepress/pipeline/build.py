@@ -81,11 +81,11 @@ def mark_bytes(cuts: Sequence[Cut], quantization: Quantization | None) -> int:
 
 def pruned(context: Context, cuts: Sequence[Cut]) -> Model:
     """Remove channels, prove the removal exact in onnxruntime, and redistribute."""
-    return _folded(context, _cutting(context, cuts)) if cuts else context.model
+    return folded(context, cutting_of(context, cuts)) if cuts else context.model
 
 
-def _cutting(context: Context, cuts: Sequence[Cut]) -> Cutting:
-    """The model without the channels, proved to be exact."""
+def cutting_of(context: Context, cuts: Sequence[Cut]) -> Cutting:
+    """The model without the channels of some cuts, proved to be exact."""
     removed = {entry.group: entry.removed for entry in cuts}
     cutting = cut(context.model, context.grouping, removed)
     if cuts:
@@ -93,7 +93,8 @@ def _cutting(context: Context, cuts: Sequence[Cut]) -> Cutting:
     return cutting
 
 
-def _folded(context: Context, cutting: Cutting, finish: Joint | None = None) -> Model:
+def folded(context: Context, cutting: Cutting, finish: Joint | None = None) -> Model:
+    """The cut model, refitted toward the original; ``finish`` rounds it on the way."""
     return fold(
         context.model,
         cutting,
@@ -127,8 +128,8 @@ def material(context: Context, cuts: Sequence[Cut], model: Model, settings: Quan
     float nodes in a joint pass only: else all weights are rounded, and the biases fit that.
     """
     if settings.rounding == "joint" and context.sweep_samples:
-        joint = Joint((cutting := _cutting(context, cuts)).model, _wanted(cutting.model, settings))
-        made = _folded(context, cutting, joint)
+        joint = Joint((cutting := cutting_of(context, cuts)).model, _wanted(cutting.model, settings))
+        made = folded(context, cutting, joint)
         left = _nearest(made, settings, except_for=joint.rounded)
         return Material(made, {**left, **joint.rounded}, observed(context, made))
     source = equalize(model) if settings.equalize else model

@@ -17,7 +17,7 @@ from edgepress.model import Model
 from edgepress.pipeline.answers import compared
 from edgepress.pipeline.build import mark_bytes
 from edgepress.pipeline.context import Context
-from edgepress.plan import Cut, Quantization
+from edgepress.plan import Coding, Cut, Quantization
 from edgepress.planner import count_macs
 from edgepress.quality import Comparison, Limit, Verdict, judge
 from edgepress.report.result import Pruning
@@ -39,6 +39,8 @@ class Candidate:
         cost: share of the cost that pruning has left.
         predicted: error that the allocation of bits predicts for its answers; None where there was none.
         pruning: what was predicted of its lost channels; None where it lost none.
+        coding: how it was rounded for a coded file; None: it was not.
+        coded_bytes: of its coded file, where that is what is handed over.
     """
 
     name: str
@@ -52,10 +54,14 @@ class Candidate:
     cost: float = 1.0
     predicted: float | None = None
     pruning: Pruning | None = None
+    coding: Coding | None = None
+    coded_bytes: int | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the file, with the metadata that it is handed over with."""
+        if self.coded_bytes is not None:
+            return self.coded_bytes
         return self.model.size + mark_bytes(self.cuts, self.quantization)
 
 

@@ -4,7 +4,8 @@ Rule: among the candidates that keep the quality, meet every explicit budget and
 fp32 model (with a budget of size or multiply-adds, a width that is named, or weights that are only stored as integers:
 not measurably slower), the fastest; those whose time is the same within the noise compete by file size. If nothing is
 left the cleaned fp32 model itself is the answer. Every loser gets the reason. Where a device counts instructions, what
-is said of time holds for these. For a target that is no CPU nothing is timed: among those that keep the quality and
+is said of time holds for these. Of coded files the smallest is taken that is not measurably slower. For a target that
+is no CPU nothing is timed: among those that keep the quality and
 meet the budgets, the smallest file.
 """
 
@@ -109,10 +110,10 @@ def choose(
     if not eligible:
         nearest = _nearest([cleaned, *candidates], timing, request)
         return Choice(nearest.name, reasons, _missed(nearest, cleaned, timing, request, original_bytes))
-    chosen = _smallest_of_fastest(eligible, timing)
+    chosen = _smallest_of_fastest(eligible, None if request.for_coding else timing)
     for candidate in eligible:
         if candidate is not chosen:
-            reasons[candidate.name] = _lost(candidate, chosen, timing)
+            reasons[candidate.name] = _lost(candidate, chosen, None if request.for_coding else timing)
     return Choice(chosen.name, {**reasons, chosen.name: "written"}, "")
 
 
@@ -158,6 +159,7 @@ def _slower(candidate: Candidate, timing: Timing | None, request: Request) -> bo
     if found is None or found.median <= 1.0:
         return False
     for_size = request.size_ratio is not None or request.bits is not None or request.activations == "float"
+    for_size = for_size or request.for_coding
     for_size = for_size or (candidate.quantization is not None and only_stores(candidate.quantization))
     return found.noise == "slower" or not (for_size or request.mac_ratio is not None)
 

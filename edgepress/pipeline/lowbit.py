@@ -17,6 +17,7 @@ from edgepress.pipeline.candidates import Candidate, Judge
 from edgepress.pipeline.choose import ratio_of, tie_of
 from edgepress.pipeline.context import Context, inputs_of
 from edgepress.pipeline.integers import Maker, distance
+from edgepress.pipeline.searching import first_accepted
 from edgepress.pipeline.sequences import has_fixed_ranges
 from edgepress.pipeline.widths import Table, width_table
 from edgepress.plan import Quantization
@@ -115,24 +116,18 @@ class _Search:
     codebooks: bool
     others: tuple[Literal["float"], ...]
 
-    def smallest(self) -> Iterator[Candidate]:
-        """Forms on the way to the smallest acceptable one.
-
-        Budgets are numbered on a geometric scale, narrow ones first. The search starts where the prediction says, in
-        steps that double, and then halves what is between the accepted and the refused.
-        """
+    def smallest(self) -> list[Candidate]:
+        """Forms on the way to the smallest acceptable one; budgets are numbered on a geometric scale."""
         count = 1 + math.ceil(math.log(self._most() / self._least()) / math.log(CLOSE))
-        accepted, refused, place, step = count, -1, self._guess(count), 2
-        for _ in range(ROUNDS):
+        found: list[Candidate] = []
+
+        def accepted(place: int) -> bool:
             forms = self.forms(math.ceil(self._least() * CLOSE**place))
-            yield from forms
-            if any(item.verdict.acceptable for item in forms):
-                accepted, place = place, max(place - step, (place + refused) // 2)
-            else:
-                refused, place = place, min(place + step, (place + accepted + 1) // 2)
-            step *= 2
-            if accepted - refused <= 1:
-                return
+            found.extend(forms)
+            return any(item.verdict.acceptable for item in forms)
+
+        first_accepted(accepted, count, self._guess(count), ROUNDS)
+        return found
 
     def _guess(self, count: int) -> int:
         """The budget whose predicted error, which others make up for, is what may be lost; the middle without one."""

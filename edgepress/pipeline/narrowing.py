@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +42,8 @@ CLOSE_COST = 0.04
 """Bisection stops when an accepted and a refused state differ by no more than this share of their cost."""
 
 Tried = tuple[Widths, Candidate]
+Made = dict[tuple[tuple[str, int], ...], Model]
+"""Models by the channels that each group lost."""
 
 CORRECTIONS = 3
 """States that are built for budgets, each with the goal corrected by what was measured of the one before."""
@@ -55,11 +57,13 @@ class Search:
         allocation: its name.
         budgets: what has to be reached; none: as much as quality allows.
         table: measured latency; None without.
+        for_file: without budgets go along the weights alone, as only the file counts.
     """
 
     allocation: str = "hybrid"
     budgets: tuple[Budget, ...] = ()
     table: LatencyTable | None = None
+    for_file: bool = False
 
     def beyond(self, start: Widths) -> Search:
         """The search without budgets that the start is predicted to keep: what is kept asks for nothing."""
@@ -68,17 +72,20 @@ class Search:
 
     def cost(self, ladder: Ladder) -> Cost:
         """What the search goes along: the budgets, at most 1 where they are kept, or time and weights together."""
-        return joint(self.budgets) if self.budgets else ladder.costs.blend
+        if self.budgets:
+            return joint(self.budgets)
+        return ladder.costs.weights if self.for_file else ladder.costs.blend
 
 
 @dataclass(frozen=True)
 class Narrower:
-    """Builds and judges the model of a state."""
+    """Builds and judges the model of a state; ``made`` are models that were built before, by what they lost."""
 
     context: Context
     analysis: Analysis
     judged: Judge
     table: LatencyTable | None = None
+    made: Made = field(default_factory=dict)
 
     @cached_property
     def size(self) -> FileSize:
@@ -89,7 +96,8 @@ class Narrower:
         """The candidate, with what was predicted of it."""
         ladder = self.analysis.ladder
         cuts = removed_channels(ladder.groups, ladder.rankings, widths)
-        model = pruned(self.context, cuts)
+        lost = tuple(sorted(widths.removed.items()))
+        model = self.made.setdefault(lost, self.made.get(lost) or pruned(self.context, cuts))
         cost = ladder.costs.blend(widths.removed)
         name, sizes = f"pruned-{cost:.2f}", self.context.grouping.sizes
         return candidate(
@@ -115,9 +123,12 @@ def lossless(context: Context, analysis: Analysis, judged: Judge) -> Candidate |
     return Narrower(context, analysis, judged, analysis.table)(widths) if widths.removed else None
 
 
-def narrower(context: Context, analysis: Analysis, judged: Judge, search: Search) -> list[Candidate]:
-    """Float candidates, mildest first: acceptable ones only."""
-    build, ladder = Narrower(context, analysis, judged, search.table), analysis.ladder
+def narrower(
+    context: Context, analysis: Analysis, judged: Judge, search: Search, made: Made | None = None
+) -> list[Candidate]:
+    """Float candidates, mildest first: acceptable ones only; ``made`` keeps models for another search."""
+    build = Narrower(context, analysis, judged, search.table, {} if made is None else made)
+    ladder = analysis.ladder
     search = search.beyond(ladder.lossless())
     if search.allocation == ANNEAL:
         return _annealed(build, ladder, search)

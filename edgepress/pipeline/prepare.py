@@ -126,7 +126,7 @@ def context_of(
         row_axes=row_axes(normalized, fit),
         sweep_samples=0 if reason else affordable(normalized, min(len(fit), _wanted(normalized))),
         target=target,
-        multiple=request.width_multiple or target.multiple,
+        multiple=request.width_multiple or (1 if request.rounds_steps and request.speedup is None else target.multiple),
         seed=request.seed,
         workers=request.workers or 2,
         given=given,

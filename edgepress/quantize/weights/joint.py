@@ -10,7 +10,8 @@ the original, so a layer makes up for pruning and rounding before it. For each l
 
 All from one set of moments. Where a bias can take up the mean, the Gram is that of centred inputs. Layers without a
 least-squares form (depthwise convolutions) are rounded to the nearest and matched in mean and deviation. Nodes that
-share a weight share how it is rounded: as the first of them asks.
+share a weight share how it is rounded: as the first of them asks. For a coded file a layer has one step, rounding knows
+what numbers cost there (``rated``), and gains and biases lie where the coder recognizes them (``lattice``).
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from edgepress.levels import INT8, within
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.quantize.weights.codebooks import codebook, on_codebook
+from edgepress.quantize.weights.lattice import on_grid, settled_vector
 from edgepress.quantize.weights.nearest import Rounded, round_weights
 from edgepress.quantize.weights.obs import Factor, Grid, Inputs, obs
+from edgepress.quantize.weights.rated import REACH, rated
 from edgepress.quantize.weights.repair import LIMITS, STILL, Matcher
 from edgepress.quantize.weights.scales import best_scales, settled
 
@@ -47,6 +50,8 @@ class Wanted:
         repair: match the deviation of the outputs.
         shared: all output channels have one scale.
         scale: float32 ``[channels]``, the scale of every output channel where it is given; it stays as it is.
+        step: the one step of a layer that is rounded for a coded file, before outputs are matched; None for others.
+        rate: what a bit is worth there (``rated``).
     """
 
     levels: int = INT8
@@ -56,9 +61,13 @@ class Wanted:
     repair: bool = True
     shared: bool = False
     scale: np.ndarray | None = None
+    step: float | None = None
+    rate: float = 0.0
 
     def settled(self, wished: np.ndarray) -> np.ndarray:
         """Scales of the kind that the layer may have, near given ones."""
+        if self.step is not None:
+            return on_grid(wished)
         if self.shared:  # the one that keeps the energy of all channels together
             wished = np.full_like(wished, np.sqrt(np.square(wished).mean()))
         return settled(wished, in_powers=self.power_of_two)
@@ -177,8 +186,9 @@ def round_matrix(
     """
     columns = matrix.shape[1] - biases
     weight, inputs = matrix[:, :columns], Inputs.of(moments, biases)
+    factor = Factor.of(inputs.spread, inputs.size, inputs.rows)
     grid = _grid(weight, np.maximum(np.diag(inputs.spread), 1e-12), wanted, book)
-    whole = obs(weight, Factor.of(inputs.spread, inputs.size, inputs.rows), grid)
+    whole = obs(weight, factor, grid) if wanted.step is None else rated(weight, factor, wanted.step, wanted.rate)
     scale = grid.scale.astype(np.float32)
     counts = np.diag(moments.inner)[columns:]  # rows that each bias is added to
     targets = moments.cross[:, columns:] / counts  # their mean targets
@@ -188,13 +198,15 @@ def round_matrix(
     made = matrix.copy()
     made[:, :columns] = whole * scale.astype(np.float64)[:, None]
     made[:, columns:] = targets - made[:, :columns] @ inputs.means.T
+    if wanted.step is not None and biases == 1:
+        made[:, columns] = settled_vector(made[:, columns].astype(np.float32))
     return RoundedMatrix(made, whole, scale, None if grid.codebook is None else grid.codebook.astype(np.int8))
 
 
 def round_nearest(weight: np.ndarray, axis: int, wanted: Wanted) -> Rounded:
     """Round a weight to the nearest, with one scale per index of ``axis``; no inputs are known."""
     plain = wanted.levels >= INT8 and not wanted.uneven and not wanted.power_of_two and not wanted.shared
-    if plain and wanted.scale is None:
+    if plain and wanted.scale is None and wanted.step is None:
         return round_weights(weight, axis, wanted.limit)
     front, rows = np.moveaxis(weight, axis, 0), _rows(weight, axis)
     grid = _grid(rows, np.ones(rows.shape[1]), wanted)
@@ -213,6 +225,8 @@ def _grid(weight: np.ndarray, importance: np.ndarray, wanted: Wanted, book: np.n
     """Scales and levels of a matrix ``[rows, columns]``; ``importance`` is what an error in each column costs."""
     low, high = within(wanted.levels, wanted.limit)
     bounds = np.full(len(weight), low), np.full(len(weight), high)
+    if wanted.step is not None:
+        return Grid.uniform(np.full(len(weight), wanted.step), -REACH, REACH)
     if wanted.scale is not None:
         return Grid(wanted.scale.astype(np.float64), *bounds)
     if wanted.uneven:

@@ -51,6 +51,11 @@ class Factor:
     order: np.ndarray
     upper: np.ndarray
 
+    @property
+    def left(self) -> float:
+        """What an error of one weight costs once the others have made up for it: the geometric mean over columns."""
+        return float(np.exp(-2.0 * np.log(np.diag(self.upper)).mean()))
+
     @classmethod
     def of(cls, gram: np.ndarray, size: float = 0.0, rows: int = MANY) -> Factor:
         """Factor a Gram of means, float64 ``[columns, columns]``.

@@ -1,0 +1,199 @@
+"""The shortest coded file: steps of every layer by Fisher information, as few bytes as the limits allow.
+
+For a budget of bytes the knapsack gives the steps (``pipeline.steps``), one joint pass rounds to them, and the hold-out
+samples judge. On the way sizes are foreseen from the classes of the numbers (``codec.classes``); what a form is chosen
+by are the bytes of its whole coded file. A narrower model and its rounding both lose quality: models that pruning has
+left more or less of the limit are all tried, each as long as it may still give a smaller file, and rounding that pays
+for bits (``rate``) after plain rounding. With a file size to reach the budget follows from that, and the model whose
+answers stay closest is kept.
+
+Measured: a third of the limit for pruning is best on fully connected layers, which rounding at less than a bit thins
+out anyway; thin residual networks want none of it, which is why the whole model is always among those tried.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edgepress.codec.classes import class_bits
+from edgepress.pipeline.candidates import Candidate, Judge
+from edgepress.pipeline.coding import Coded, coded, coded_size, fine_step, tables_of
+from edgepress.pipeline.context import Context
+from edgepress.pipeline.integers import distance
+from edgepress.pipeline.searching import first_accepted
+from edgepress.pipeline.steps import Table, step_table, steps_of
+from edgepress.plan import Coding
+from edgepress.planner.levels import allocate, predicted
+from edgepress.quality import KL_PER_POINT
+from edgepress.quantize import has_float32_weight
+
+ROUNDS = 9
+"""Budgets tried for one float candidate."""
+
+CLOSE = 1.03
+"""Neighbouring budgets differ by this factor."""
+
+STEP = 4
+"""Budgets between the first and the second one that is tried."""
+
+RATE = 0.12
+"""What a bit is worth where rounding pays for bits: the slope that fits a step (``codec.lengths.SLOPE``)."""
+
+MADE_UP = 12.0
+"""Predicted error (at the temperature of the scores, nothing made up for) over what the joint pass leaves of it. Only
+where the search starts depends on it: a wrong one costs steps, not quality."""
+
+CORRECTIONS = 4
+"""Budgets tried for a file size."""
+
+
+def shortest(
+    context: Context,
+    sources: Iterable[Candidate],
+    judged: Judge,
+    *,
+    kept: Sequence[str] = (),
+    goal: int | None = None,
+) -> list[Candidate]:
+    """Coded forms of float candidates, the smallest one that is acceptable last; the closest one if none is.
+
+    Args:
+        context: the compression; its network must be one that the executor runs.
+        sources: float candidates, the most promising first.
+        judged: the judge.
+        kept: names of nodes that stay float.
+        goal: bytes that the file may have; None for as few as quality allows.
+    """
+    found: list[Candidate] = []
+    for source in sources:
+        search = _Search(context, source, judged, kept)
+        if search.table:
+            best = min((item.size for item in found if item.verdict.acceptable), default=None)
+            found += search.within(goal) if goal is not None else search.smallest(best)
+    if goal is not None:
+        return sorted(found, key=lambda item: -distance(item.verdict))[-1:]
+    accepted = sorted((item for item in found if item.verdict.acceptable), key=lambda item: -item.size)
+    return accepted or sorted(found, key=lambda item: -distance(item.verdict))[-1:]
+
+
+def measured(item: Candidate) -> Candidate:
+    """The candidate with the bytes that its coded file has."""
+    return dataclasses.replace(item, coded_bytes=coded_size(item.model))
+
+
+@dataclass
+class _Search:
+    """Budgets of bytes for one float candidate (private)."""
+
+    context: Context
+    source: Candidate
+    judged: Judge
+    kept: Sequence[str]
+    tried: dict[tuple[int, float], Candidate] = field(default_factory=dict)
+    rest: float | None = None
+
+    def __post_init__(self) -> None:
+        model = self.source.model
+        nodes = [node for node in model.nodes if node.name not in self.kept and has_float32_weight(model, node)]
+        classifies = self.judged.limit.measure != "sqnr"
+        self.table: Table = step_table(self.context, model, [node.name for node in nodes], classifies=classifies)
+        self.others = {n.name: fine_step(model.constants[n.inputs[1]]) for n in nodes if n.name not in self.table}
+        self.tables = tables_of(model, self.kept)
+
+    def smallest(self, below: int | None) -> Iterator[Candidate]:
+        """Forms on the way to the smallest acceptable one; those that cannot be below a size are left out."""
+        guess = self._guess()
+        first = self.at(guess)
+        count = self._count() if below is None else self._until(guess, first.size, below)
+        if guess < count or first.verdict.acceptable:
+            count = max(count, guess + 1)
+            place = first_accepted(lambda each: self.at(each).verdict.acceptable, count, guess, ROUNDS, STEP)
+            if place is not None:
+                self._paying(place)
+        accepted = sorted((each for each in self.tried.values() if each.verdict.acceptable), key=lambda item: item.size)
+        nearest = sorted(self.tried.values(), key=lambda item: distance(item.verdict))
+        yield from map(measured, (accepted or nearest)[:1])
+
+    def within(self, goal: int) -> Iterator[Candidate]:
+        """The form whose file is as close to a size as may be without being larger."""
+        budget, best = goal, None
+        for _ in range(CORRECTIONS):
+            item = measured(self.form(budget, 0.0))
+            if item.size <= goal and (best is None or item.size > best.size):
+                best = item
+            budget = max(self._least(), math.floor(budget * (goal / item.size) ** (1.0 if item.size > goal else 0.8)))
+        if best is not None:
+            yield best
+
+    def at(self, place: int, rate: float = 0.0) -> Candidate:
+        """The form of a budget by its number."""
+        if (place, rate) not in self.tried:
+            self.tried[place, rate] = self.form(self._budget(place), rate)
+        return self.tried[place, rate]
+
+    def form(self, budget: int, rate: float) -> Candidate:
+        """The form of a budget."""
+        places = allocate(self.table, budget)
+        coding = Coding({**steps_of(self.source.model, places), **self.others}, self.tables, rate)
+        made = coded(self.context, self.source.cuts, coding)
+        size = self._foreseen(made)
+        return dataclasses.replace(
+            self.source,
+            name=f"{self.source.name}-coded-{8 * size / max(1, self.source.parameters):.2f}",
+            label=f"{'pruned and ' if self.source.cuts else ''}rounded for the coded file",
+            model=made.model,
+            coding=coding,
+            coded_bytes=size,
+            verdict=self.judged(made.model),
+            predicted=predicted(self.table, places),
+        )
+
+    def _foreseen(self, made: Coded) -> int:
+        """Bytes of the coded file, by what the first one had besides the numbers of its weights."""
+        numbers = sum(map(class_bits, made.whole.values())) / 8
+        if self.rest is None:
+            self.rest = coded_size(made.model) - numbers
+        return max(1, round(numbers + self.rest))
+
+    def _paying(self, place: int) -> None:
+        """Try rounding that pays for bits, at the budget that was found and at those beside it."""
+        best = self.at(place)
+        if self.at(place, RATE).verdict.acceptable:
+            if place > 0:
+                self.at(place - 1, RATE)
+            return
+        for more in (1, 2):
+            item = self.at(place + more, RATE)
+            if item.verdict.acceptable or item.size >= best.size:
+                return
+
+    def _guess(self) -> int:
+        """The budget whose predicted error, which others make up for, is what may be lost; the middle without one."""
+        limit, count = self.judged.limit, self._count()
+        if limit.measure == "sqnr":
+            return count // 2
+        allowed = MADE_UP * max(0.0, KL_PER_POINT * limit.max_drop - self.source.verdict.kl)
+        errors = (predicted(self.table, allocate(self.table, self._budget(place))) for place in range(count))
+        return next((place for place, error in enumerate(errors) if error <= allowed), count - 1)
+
+    def _until(self, guess: int, size: int, below: int) -> int:
+        """The first budget whose file is not expected to be smaller than that, by one that was tried."""
+        most = self._budget(guess) * below / size
+        return next((place for place in range(self._count()) if self._budget(place) > most), self._count())
+
+    def _budget(self, place: int) -> int:
+        return math.ceil(self._least() * CLOSE**place)
+
+    def _count(self) -> int:
+        return 1 + math.ceil(math.log(self._most() / self._least()) / math.log(CLOSE))
+
+    def _least(self) -> int:
+        """Bytes of the coarsest steps."""
+        return max(1, sum(min(width.size for width in widths.values()) for widths in self.table.values()))
+
+    def _most(self) -> int:
+        """Bytes of the finest."""
+        return max(2, sum(max(width.size for width in widths.values()) for widths in self.table.values()))
