@@ -1,0 +1,1 @@
+"""What ``benchmarks/papers.py`` is made of: one file for each paper, and what they share."""
