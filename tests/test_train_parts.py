@@ -241,22 +241,53 @@ def test_the_paper_s_noise_has_the_variance_of_the_assignments() -> None:
     own = setting(MLP, method="entropy", keep=None, form="relaxed")
     method = Relaxed(own)
     batch = own.batches.first(16)
-    answers = torch.stack([method._noisy(batch, Moment(step, 900))["y"].detach() for step in range(600)])
+    assigned = {layer: method._assigned(layer) for layer in method.layers}
+    answers = torch.stack([method._noisy(batch, Moment(step, 900), assigned)["y"].detach() for step in range(600)])
     layer = method.layers[-1]
     hidden = method.executor.run(
         batch.inputs, capture=["k"], parameters={n: v.detach() for n, v in method.parameters().items()}
     )["k"]
-    least = (hidden.square() @ method._moments(layer)[1].detach().T).sqrt()  # of the last layer alone
+    variance = (assigned[layer].variance * method._scale(layer) ** 2).detach()
+    least = (hidden.square() @ variance.T).sqrt()  # of the last layer alone
     assert bool((answers.std(0) > 0.9 * least).all())
-    mean, variance = method._moments(layer)
-    theta = method.adam.values[layer.name + " theta"].detach()
-    scale = float(method.adam.values[layer.name + STEP].detach().exp())
-    shares = torch.softmax(theta, 1)
-    points = scale * torch.arange(-(theta.shape[1] // 2), theta.shape[1] // 2 + 1)
-    torch.testing.assert_close(mean.detach().reshape(-1), shares @ points)
-    torch.testing.assert_close(
-        variance.detach().reshape(-1), shares @ points**2 - (shares @ points) ** 2, atol=1e-6, rtol=1e-3
-    )
+
+
+def moved_latents(method: Relaxed, name: str) -> torch.Tensor:
+    """Latents in units of their step, put between grid points."""
+    random = torch.Generator().manual_seed(3)
+    steps = 4 * torch.randn(method.adam.values[name].shape, generator=random)
+    method.adam.put(name, steps * method.adam.values[name + STEP].detach().exp())
+    return steps
+
+
+def test_assignments_are_a_softmax_over_distances_to_the_grid() -> None:
+    method = Relaxed(setting(MLP, method="entropy", keep=None, form="relaxed"))
+    layer = method.layers[0]
+    steps = moved_latents(method, layer.name)
+    grid = torch.arange(-25.0, 26.0)
+    shares = torch.softmax(-((steps[..., None] - grid) ** 2) / (2 * method.width**2), -1)
+    mean, squares = shares @ grid, shares @ grid**2
+    found = method._assigned(layer)
+    torch.testing.assert_close(found.mean.detach(), mean, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.variance.detach(), squares - mean**2, atol=1e-3, rtol=1e-2)
+    whole = shares.reshape(-1, len(grid)).mean(0)
+    entropy = -(whole * torch.log2(whole.clamp_min(1e-12))).sum() * steps.numel()
+    torch.testing.assert_close(found.bits().detach(), entropy, rtol=1e-3, atol=1e-2)
+
+
+def test_slopes_of_bits_are_those_of_the_entropy_and_reach_the_step() -> None:
+    method = Relaxed(setting(MLP, method="entropy", keep=None, form="relaxed"))
+    layer = method.layers[0]
+    moved_latents(method, layer.name)
+    step = method.adam.values[layer.name + STEP]
+    (slope,) = torch.autograd.grad(method._assigned(layer).bits(), [step])
+    found = []
+    for change in (-1e-3, 1e-3):
+        method.adam.put(layer.name + STEP, step.detach() + change)
+        found.append(float(method._assigned(layer).bits().detach()))
+        method.adam.put(layer.name + STEP, step.detach() - change)
+    assert float(slope) < 0  # a larger step costs fewer bits
+    assert float(slope) == pytest.approx((found[1] - found[0]) / 2e-3, rel=0.05)
 
 
 # --- curvature and units ------------------------------------------------------------------------------
