@@ -95,7 +95,7 @@ class Model:
             # always the binary format: by default onnx picks one by the file's ending
             proto = onnx.load(path, format="protobuf", load_external_data=False)
         except DecodeError as error:
-            raise ModelError(f"{path} is not an ONNX file or is truncated: export or copy it again.") from error
+            raise ModelError(_unreadable(path)) from error
         except OSError as error:
             raise ModelError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
         if not proto.graph.node or not proto.graph.output or not (proto.opset_import or proto.ir_version < 3):
@@ -432,6 +432,17 @@ def _decoded(model: Model, path: Path) -> Model:
     except (TypeError, ValueError, KeyError) as error:
         raise ModelError(f"{path} is damaged ({error}): export or copy it again.") from error
     return model
+
+
+CODED = b"EPZ"
+"""How coded files begin (``codec.decoder``)."""
+
+
+def _unreadable(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(len(CODED)) == CODED:
+            return f"{path} is a coded file: make an ONNX file of it first, edgepress decode {path} -o MODEL.onnx."
+    return f"{path} is not an ONNX file or is truncated: export or copy it again."
 
 
 def _load_external_data(proto: onnx.ModelProto, path: Path) -> frozenset[Path]:

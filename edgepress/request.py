@@ -162,6 +162,11 @@ class Request:
             )
         if self.save_overrides is not None and self.prune and self.quantize:
             raise InputError("--save-overrides speaks of the weights as they came, which pruning cuts: do not prune.")
+        if self.save_overrides is not None and self.rounds_steps:
+            raise InputError(
+                "--save-overrides speaks of an int8 model, but a coded file rounds weights to steps of its own: name a "
+                "width by --bits, or leave it out."
+            )
         if self.score != SCORE and not self.prune:
             raise InputError("--score says which channels go first, and --no-prune not to: leave one of them out.")
         if self.device is not None and targets.find(self.target).artifact:

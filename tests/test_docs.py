@@ -32,7 +32,7 @@ from edgepress.ops.row import Role
 from edgepress.pipeline.build import marked
 from edgepress.pipeline.context import Context
 from edgepress.plan import FORMAT as PLAN_FORMAT
-from edgepress.plan import Cut, Plan, Quantization
+from edgepress.plan import Coding, Cut, Plan, Quantization
 from edgepress.quality import Comparison, Limit, judge
 from edgepress.report import answers, found, operators, result
 from edgepress.report.answers import AxisRow, NodeRow, OperatorAnswer, TensorAnswer
@@ -350,6 +350,7 @@ STORED = {
 FORMATS = ROOT / "docs/formats.md"
 KINDS = [
     (Plan, {"format"}),
+    (Coding, set()),
     (Cut, set()),
     (Quantization, set()),
     (Report, {"format", "rows"}),

@@ -11,7 +11,7 @@ from edgepress import targets
 from edgepress.cli.options import DATA, DEBUG, DEVICE, JSON, MODEL, PATH, QUIET, RECIPE, WORKERS, options
 from edgepress.cli.printing import listener, show, show_lines
 from edgepress.errors import BudgetMissed, DataError
-from edgepress.request import ALLOCATIONS, SCORE
+from edgepress.request import ALLOCATIONS, CODED_SUFFIX, SCORE
 
 if TYPE_CHECKING:
     from edgepress.report.result import Report
@@ -31,7 +31,12 @@ WIDTHS = (
 
 
 LIMITS = (
-    click.option("-o", "--output", type=PATH, help="Where to write.  [default: MODEL.edge.onnx in this folder]"),
+    click.option(
+        "-o",
+        "--output",
+        type=PATH,
+        help="Where to write; FILE.epz: a coded file.  [default: MODEL.edge.onnx in this folder]",
+    ),
     click.option("--max-drop", default=1.0, show_default=True, metavar="POINTS", help="Accuracy that may be lost."),
     click.option("--min-sqnr", default=20.0, show_default=True, metavar="DB", help="Least SQNR (no classifier)."),
     click.option("--eval-data", metavar="SRC", help="Other samples to judge quality by.  [default: hold out a part]"),
@@ -109,7 +114,8 @@ def _compress(
     from edgepress.request import Request, check_input, check_output, default_output
 
     place = None if settings["dry_run"] else output or default_output(model)
-    request = Request(model=model, output=place, **settings)
+    coded = output is not None and output.suffix == CODED_SUFFIX
+    request = Request(model=model, output=place, coded=coded, **settings)
     check_input(model)
     if place is not None:
         check_output(model, place, others=files(request.data, request.eval_data, request.recipe, request.overrides))

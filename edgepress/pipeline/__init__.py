@@ -16,7 +16,7 @@ from edgepress.benchmark import bench_files as bench
 from edgepress.errors import BudgetMissed, PlanError, Refusal
 from edgepress.model import write_atomically
 from edgepress.pipeline.analysis import Analysis, analyze
-from edgepress.pipeline.budgets import along_device, search_of
+from edgepress.pipeline.budgets import along_device
 from edgepress.pipeline.build import as_overrides, integer, kept, material, pruned
 from edgepress.pipeline.calibrating import calibrate, merge
 from edgepress.pipeline.candidates import Candidate, Judge, candidate, distinct, named_apart
@@ -27,15 +27,13 @@ from edgepress.pipeline.decisions import check_decisions
 from edgepress.pipeline.explaining import explain, explain_operator, explain_tensor
 from edgepress.pipeline.findings import Findings
 from edgepress.pipeline.given import check_kept_float
-from edgepress.pipeline.integers import integers
 from edgepress.pipeline.listing import operators
-from edgepress.pipeline.lowbit import mixed, start
-from edgepress.pipeline.narrowing import Made, lossless, narrower
+from edgepress.pipeline.narrowing import lossless
 from edgepress.pipeline.place import Place, place_of
 from edgepress.pipeline.prepare import clean, context_of, limit_of, read
+from edgepress.pipeline.proposals import QUANTIZED_WIDTHS, coded_forms, integer_forms, narrow
 from edgepress.pipeline.reporting import report
 from edgepress.pipeline.scoring import score
-from edgepress.pipeline.shortest import shortest
 from edgepress.plan import Plan
 from edgepress.quality import Verdict
 from edgepress.quantize import quantize_refusal
@@ -58,16 +56,6 @@ __all__ = [
     "operators",
     "score",
 ]
-
-QUANTIZED_WIDTHS = 2
-"""Pruned float models that get an int8 form, the strongest acceptable ones."""
-
-PRUNED_SHARES = (0.35, 0.8)
-"""Shares of the limit that pruning may use where narrow weights use the rest. (Measured: on convolutions a third is
-best, since rounding absorbs the same redundancy; LeNets reach the narrowest weights before that and want more.)"""
-
-CODED_SHARES = (0.35, 0.15, 0.7)
-"""The same for coded files, the most promising first: all of them are tried, and the whole model too."""
 
 PLAIN_SAMPLES = 256
 
@@ -129,46 +117,17 @@ def _candidates(
             stage.note(f"{len(analysis.ladder.groups)} groups may shrink, {len(analysis.refusals)} may not")
         with recorder.stage("prune") as stage:
             free = lossless(context, analysis, judged)
-            found = _narrower(request, context, analysis, judged)
+            found = narrow(request, context, analysis, judged)
             found = [free, *found] if free is not None and free.verdict.acceptable else found
             found = distinct(found)
             stage.note(_prune_note(found))
-    narrow = found
-    if request.wants_integers and quantize_refusal(context.model) is None:
+    if (request.wants_integers and quantize_refusal(context.model) is None) or request.rounds_steps:
         with recorder.stage("quantize") as stage:
-            sources = [cleaned, *narrow[-QUANTIZED_WIDTHS:]]
-            quantized = [item for source in sources for item in _quantized(request, context, judged, source)]
-            found = named_apart([*found, *quantized])
-            stage.note(
-                f"{len(quantized)} int8 forms, {sum(item.verdict.acceptable for item in quantized)} keep the quality"
-            )
-    if request.rounds_steps and context.sweep_samples:
-        with recorder.stage("round") as stage:
-            goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
-            forms = shortest(context, [*narrow, cleaned], judged, kept=request.keep_float, goal=goal)
-            found = named_apart([*found, *forms])
-            stage.note(_coded_note(forms))
+            whole = integer_forms(request, context, judged, [cleaned, *found[-QUANTIZED_WIDTHS:]])
+            coded_ones = coded_forms(request, context, judged, [*found, cleaned])
+            found = named_apart([*found, *whole, *coded_ones])
+            stage.note("; ".join(filter(None, (_integer_note(whole), _coded_note(coded_ones)))) or "nothing to round")
     return found, analysis
-
-
-def _narrower(request: Request, context: Context, analysis: Analysis, judged: Judge) -> list[Candidate]:
-    """Narrower float models, mildest first; with widths or steps of their own those that leave a part to rounding."""
-    search = search_of(request, context, analysis, judged.original_bytes)
-    if not request.mixed_widths and not request.rounds_steps:
-        return narrower(context, analysis, judged, search)
-    made: Made = {}
-    shares = CODED_SHARES if request.rounds_steps else PRUNED_SHARES
-    strongest = [narrower(context, analysis, judged.at(share), search, made)[-1:] for share in shares]
-    return [dataclasses.replace(item, verdict=judged(item.model)) for found in strongest for item in found]
-
-
-def _quantized(request: Request, context: Context, judged: Judge, source: Candidate) -> list[Candidate]:
-    """Integer forms of one float candidate, of the width that is asked for."""
-    found = integers(context, source, judged, request)
-    if not request.mixed_widths:
-        return found
-    goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
-    return [*found, *mixed(context, source, judged, request, start(request, context, found), goal)]
 
 
 def _verify(
@@ -318,9 +277,14 @@ def _baseline_note(context: Context, verdict: Verdict) -> str:
     return samples + (f", accuracy {verdict.before:.2f} %" if verdict.measure == "accuracy" else "")
 
 
+def _integer_note(found: list[Candidate]) -> str:
+    kept_ones = sum(item.verdict.acceptable for item in found)
+    return f"{len(found)} int8 forms, {kept_ones} keep the quality" if found else ""
+
+
 def _coded_note(found: list[Candidate]) -> str:
     if not found:
-        return "no layer can be rounded"
+        return ""
     return f"{len(found)} coded forms, down to {min(item.size for item in found):,} bytes"
 
 

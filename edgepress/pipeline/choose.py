@@ -4,8 +4,8 @@ Rule: among the candidates that keep the quality, meet every explicit budget and
 fp32 model (with a budget of size or multiply-adds, a width that is named, or weights that are only stored as integers:
 not measurably slower), the fastest; those whose time is the same within the noise compete by file size. If nothing is
 left the cleaned fp32 model itself is the answer. Every loser gets the reason. Where a device counts instructions, what
-is said of time holds for these. Of coded files the smallest is taken that is not measurably slower. For a target that
-is no CPU nothing is timed: among those that keep the quality and
+is said of time holds for these. Of coded files the smallest is taken, however fast; ``--speedup`` sets a bound. For a
+target that is no CPU nothing is timed: among those that keep the quality and
 meet the budgets, the smallest file.
 """
 
@@ -143,7 +143,7 @@ def _unfit(
     if not candidate.verdict.acceptable and candidate is not cleaned:
         return OVER if candidate.verdict.state == "over" else UNCERTAIN
     ratio = ratio_of(candidate.name, timing)
-    if candidate is not cleaned and _slower(candidate, timing, request):
+    if candidate is not cleaned and not request.for_coding and _slower(candidate, timing, request):
         if counts(timing):
             return f"{'more' if ratio >= 1.005 else 'no fewer'} instructions than fp32 ({ratio:.2f} of them)"
         return f"{'slower' if ratio >= 1.005 else 'no faster'} than fp32 ({ratio:.2f} of its time)"
@@ -159,7 +159,6 @@ def _slower(candidate: Candidate, timing: Timing | None, request: Request) -> bo
     if found is None or found.median <= 1.0:
         return False
     for_size = request.size_ratio is not None or request.bits is not None or request.activations == "float"
-    for_size = for_size or request.for_coding
     for_size = for_size or (candidate.quantization is not None and only_stores(candidate.quantization))
     return found.noise == "slower" or not (for_size or request.mac_ratio is not None)
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from edgepress.levels import INT8, bits, within
 from edgepress.model import Model, Node
-from edgepress.ops.weighted import WEIGHTED
+from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.pipeline.candidates import Candidate
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.layer_errors import layer_sqnr
-from edgepress.pipeline.stored_weights import File
+from edgepress.pipeline.stored_weights import File, in_coded_file
 from edgepress.plan import Cut, Quantization
 from edgepress.planner.macs import work_of
 from edgepress.quantize import stays_float
@@ -43,7 +43,7 @@ def layers(context: Context | None, model: Model, chosen: Candidate, asked: Coll
     ruled = context is not None and not (chosen.quantization is not None and chosen.quantization.whole)
     kept = stays_float(model, context.target) if context is not None and ruled else {}
     nodes = [node for node in model.nodes if node.name in weights]
-    changed = context is not None and (chosen.cuts or chosen.quantization is not None)
+    changed = context is not None and (chosen.cuts or chosen.quantization is not None or chosen.coding is not None)
     gone = _gone(context, chosen.cuts) if context is not None else {}
     errors = layer_sqnr(context, chosen.model, [node.name for node in nodes], gone) if context and changed else {}
     file, size = File(chosen.model), chosen.size
@@ -53,6 +53,9 @@ def layers(context: Context | None, model: Model, chosen: Candidate, asked: Coll
         width = _width(model, node, weights[node.name])
         reason = _reason(node, weights[node.name], chosen.quantization, kept, asked)
         stored = file.weights(_operands(node, weights[node.name], made.get(node.name)))
+        if chosen.coding is not None and node.name in chosen.coding.steps:
+            weight = chosen.model.constants[made[node.name].inputs[1]]
+            stored = in_coded_file(weight, output_axis(node.op, node.attributes))
         levels = _levels(node.name, chosen.quantization) if stored.integers and chosen.quantization else None
         low, high = stored.scales or (None, None)
         rows.append(
@@ -63,13 +66,13 @@ def layers(context: Context | None, model: Model, chosen: Candidate, asked: Coll
                 width_after=after.get(node.name, width),
                 runs_as=_runs_as(chosen.quantization, reason),
                 reason=reason,
-                bits=None if levels is None else bits(levels),
+                bits=stored.bits if levels is None else bits(levels),
                 levels=levels,
                 weights=stored.count,
                 file_bytes=stored.size,
                 share=100 * stored.size / max(1, size),
-                scale_low=None if levels is None else low,
-                scale_high=None if levels is None else high,
+                scale_low=low if levels is not None or stored.bits is not None else None,
+                scale_high=high if levels is not None or stored.bits is not None else None,
                 sqnr_db=errors.get(node.name),
             )
         )

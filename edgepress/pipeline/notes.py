@@ -35,11 +35,30 @@ def notes(findings: Findings) -> Iterator[str]:
             yield f"The file as it came needs {shipped:.2f} times the instructions of the cleaned fp32 model."
         elif shipped > SHIPPED_SLOWER:
             yield f"The file as it came takes {shipped:.2f} times as long as the cleaned fp32 model all times refer to."
+    if findings.request.for_coding:
+        yield (
+            "File sizes, but for the original and plain int8, are those of coded files: edgepress decode makes ONNX of "
+            "them."
+        )
+        yield from _of_speed(findings)
+    if findings.request.rounds_steps and findings.context is not None and not findings.context.sweep_samples:
+        yield "Weights were not rounded for the coded file, which needs a network that the torch executor runs."
     if findings.context is not None:
         yield from _of_quality(findings.chosen)
         yield from _of_place(findings.context.place, findings.table)
         yield from _of_target(findings.context.target, findings.context.place)
         yield from _of_overrides(findings.context.given)
+
+
+def _of_speed(findings: Findings) -> Iterator[str]:
+    """Says so where the smallest coded file holds a model that is slower than the cleaned one."""
+    timing = findings.timing.get(findings.decisive_threads)
+    found = None if timing is None else timing.ratio(findings.chosen.name)
+    if found is not None and found.noise == "slower":
+        yield (
+            f"The model in the coded file takes {found.median:.2f} times as long as the cleaned fp32 model, as its "
+            "widths are odd ones: ask for --speedup 1 or --width-multiple 8 to avoid that."
+        )
 
 
 def _of_quality(chosen: Candidate) -> Iterator[str]:

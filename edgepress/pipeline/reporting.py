@@ -61,7 +61,9 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None =
 
 
 def _next(findings: Findings, output: Path | None) -> str:
-    """The command that times the result; empty where there is none, or nothing that it could be timed on."""
+    """The command that decodes or times the result; empty where nothing was written or could be timed."""
+    if output is not None and findings.request.for_coding:
+        return shlex.join(["edgepress", "decode", str(output), "-o", str(output.with_suffix(".onnx"))])
     if output is None or (findings.context is not None and findings.context.target.artifact):
         return ""
     device = [] if findings.request.device is None else ["--device", findings.request.device]
@@ -83,7 +85,7 @@ def _why_cleaned(findings: Findings) -> str:
     tried = findings.candidates[1:]
     if tried and not any(item.verdict.acceptable for item in tried):
         return "Nothing was sure to keep your limit"
-    if not findings.timing:
+    if not findings.timing or findings.request.for_coding:
         return UNTIMED
     return FASTEST if findings.level == "measured" else FEWEST
 

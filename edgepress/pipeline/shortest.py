@@ -46,8 +46,8 @@ MADE_UP = 12.0
 """Predicted error (at the temperature of the scores, nothing made up for) over what the joint pass leaves of it. Only
 where the search starts depends on it: a wrong one costs steps, not quality."""
 
-CORRECTIONS = 4
-"""Budgets tried for a file size."""
+CORRECTIONS = 3
+"""Budgets whose files are measured to keep a size, if what was foreseen of the first does not hold."""
 
 
 def shortest(
@@ -119,14 +119,15 @@ class _Search:
 
     def within(self, goal: int) -> Iterator[Candidate]:
         """The form whose file is as close to a size as may be without being larger."""
-        budget, best = goal, None
-        for _ in range(CORRECTIONS):
-            item = measured(self.form(budget, 0.0))
-            if item.size <= goal and (best is None or item.size > best.size):
-                best = item
-            budget = max(self._least(), math.floor(budget * (goal / item.size) ** (1.0 if item.size > goal else 0.8)))
-        if best is not None:
-            yield best
+        count = self._count()
+        guess = sum(self._budget(place) <= goal for place in range(count - 1))
+        larger = first_accepted(lambda each: self.at(each).size > goal, count, guess, ROUNDS, STEP)
+        last = (count if larger is None else larger) - 1
+        for place in range(last, max(-1, last - CORRECTIONS), -1):
+            item = measured(self.at(place))
+            if item.size <= goal:
+                yield item
+                return
 
     def at(self, place: int, rate: float = 0.0) -> Candidate:
         """The form of a budget by its number."""

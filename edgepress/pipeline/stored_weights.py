@@ -2,7 +2,8 @@
 
 A weight is stored as an initializer, or as what constant nodes make of some (``quantize.storage.unpacking``):
 DequantizeLinear or Mul by a scale, Cast, digits of packed words. All initializers behind it are its bytes; one that
-several nodes read counts for each of them.
+several nodes read counts for each of them. In a coded file whole numbers take what their classes say
+(``codec.classes``), and a byte for the gain of each row.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
+from edgepress.codec.classes import class_bits
+from edgepress.codec.grids import step_each
 from edgepress.model import Model
 
 SCALED = ("DequantizeLinear", "Mul")
@@ -29,12 +32,25 @@ class InFile:
         count: numbers.
         integers: whether they are stored as integers.
         scales: least and greatest; None where none is known.
+        bits: of a number, on average, where it is coded; None elsewhere.
     """
 
     size: int
     count: int
     integers: bool
     scales: tuple[float, float] | None
+    bits: float | None = None
+
+
+def in_coded_file(weight: np.ndarray, axis: int) -> InFile:
+    """What a weight that was rounded to steps takes in a coded file; ``axis`` is that of its output channels."""
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    found = step_each(rows)
+    if found is None:
+        return InFile(weight.nbytes, weight.size, False, None)
+    bits = class_bits(found.whole.astype(np.int64))
+    scales = float(found.steps.min()), float(found.steps.max())
+    return InFile(math.ceil(bits / 8) + len(rows), weight.size, False, scales, bits / max(1, weight.size))
 
 
 @dataclass(frozen=True)

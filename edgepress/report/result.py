@@ -94,7 +94,7 @@ class Variant:
     Attributes:
         name: short and unique.
         label: for people.
-        file_bytes: size as one ONNX file.
+        file_bytes: size as one ONNX file; of candidates for a coded file, as that.
         macs: multiply-adds per sample; None if unknown.
         parameters: number of weights.
         quality: None if it was not measured.
@@ -135,12 +135,12 @@ class LayerRow:
         width_after: output channels that are left.
         runs_as: what it computes in.
         reason: why it stayed float, if others did not.
-        bits: of a weight, log2 of its levels; None: the weights are float.
+        bits: of a weight, log2 of its levels, or its length in a coded file; None: the weights are float.
         levels: values that a weight may take; None: the weights are float.
         weights: how many weights it has.
         file_bytes: what they take in the file, scales included.
         share: of the file, in percent.
-        scale_low: least scale of an output channel; None: the weights are float.
+        scale_low: least scale, or step, of an output channel; None: the weights are float.
         scale_high: greatest scale.
         sqnr_db: signal-to-noise ratio of its output on a few hold-out samples, against the cleaned model; None where it
             cannot be compared.
@@ -191,7 +191,7 @@ class Report:
         verdict: one sentence (``verdict.sentence``).
         budgets: explicit budgets by name; None where the user set none.
         layers: weighted nodes.
-        weight_bits: of an integer weight, on average; None if none is an integer.
+        weight_bits: of a weight that is an integer, or coded as one, on average; None if none is.
         refusals: what was left alone, and why.
         notes: further facts the user should know.
         stages: what took how long.

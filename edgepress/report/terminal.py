@@ -125,7 +125,7 @@ def widths_line(report: Report) -> str:
     widths = [layer.bits for layer in report.layers if layer.bits is not None]
     if report.weight_bits is None or not widths:
         return ""
-    least, most = (f"{value:g}" for value in (min(widths), max(widths)))
+    least, most = (f"{value:.3g}" for value in (min(widths), max(widths)))
     average = numbers.fixed(report.weight_bits)
     text = f"{least} bits" if least == most else f"{average} bits on average, {least} to {most}"
     left = [layer.node for layer in report.layers if layer.bits is None]
@@ -175,7 +175,7 @@ def _width(row: LayerRow) -> str:
 
 
 def _stored_cells(row: LayerRow) -> list[str]:
-    bits = "float" if row.bits is None else f"{row.bits:g}"
+    bits = "float" if row.bits is None else f"{row.bits:.3g}"
     scales = numbers.DASH
     if row.scale_low is not None and row.scale_high is not None:
         scales = f"{row.scale_low:.2g} – {row.scale_high:.2g}"
