@@ -16,16 +16,18 @@ from train_tools import CONVNET, MLP, setting
 from edgepress import codec
 from edgepress.calibrate import open_feed
 from edgepress.codec import decoder
+from edgepress.codec.classes import classes_of
 from edgepress.codec.encoder import encoded
 from edgepress.errors import DataError, InputError
 from edgepress.executor import Executor
 from edgepress.groups import find_groups
 from edgepress.model import Model
+from edgepress.quantize.weights.lattice import on_grid, settled_vector
 from edgepress.train import adam as adams
 from edgepress.train.adam import Adam
 from edgepress.train.batches import Batches, shifted
-from edgepress.train.entropy.layers import layers_of, on_grid, settled, weights_of
-from edgepress.train.entropy.rates import Rates, classes_of
+from edgepress.train.entropy.layers import layers_of, weights_of
+from edgepress.train.entropy.rates import Rates
 from edgepress.train.entropy.relaxed import Relaxed
 from edgepress.train.entropy.straight import STEP, Straight
 from edgepress.train.losses import divergence, logits
@@ -157,7 +159,7 @@ def test_weights_on_their_grid_are_found_by_the_coder_without_a_loss() -> None:
     for layer in layers_of(model, Executor(model)):
         whole = random.integers(-3, 4, (layer.rows, int(np.prod(layer.shape)) // layer.rows))
         changed[layer.name] = weights_of(layer, whole, on_grid(random.random(layer.rows) + 0.1))
-    changed |= {name: settled(model.constants[name]) for name in ("b1", "b2", "b3")}
+    changed |= {name: settled_vector(model.constants[name]) for name in ("b1", "b2", "b3")}
     made = model.with_constants(changed)
     file = encoded(made.data)
     assert codec.decode(file.data) == made.data

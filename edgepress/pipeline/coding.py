@@ -17,13 +17,13 @@ import numpy as np
 from edgepress import codec
 from edgepress.codec.files import encode_bytes
 from edgepress.executor.trainable import trainable
-from edgepress.model import METADATA_PREFIX, Model, Node
+from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.pipeline.build import cutting_of, folded, marked
 from edgepress.pipeline.context import Context
 from edgepress.plan import Coding, Cut, Plan
 from edgepress.quantize import has_float32_weight
-from edgepress.quantize.storage.slim import slim
+from edgepress.quantize.storage.slim import lean
 from edgepress.quantize.weights.joint import Joint, Wanted, round_nearest
 from edgepress.quantize.weights.lattice import on_grid, settled_vector
 from edgepress.quantize.weights.nearest import Rounded
@@ -90,15 +90,6 @@ def fine_step(values: np.ndarray) -> float:
     """A step that loses next to nothing, on the grid of the coder."""
     size = float(np.sqrt(np.square(values, dtype=np.float64).mean())) or 1.0
     return float(on_grid(np.array(FINE * size)))
-
-
-def lean(model: Model) -> Model:
-    """The same model with short inner names, and without notes of edgepress: beside weights of a few kB they count."""
-    proto = slim(model).edit()
-    kept = [entry for entry in proto.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
-    del proto.metadata_props[:]
-    proto.metadata_props.extend(kept)
-    return Model.of(proto)
 
 
 def save(model: Model, plan: Plan, output: Path) -> int:

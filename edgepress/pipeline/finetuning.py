@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepress import __version__
+from edgepress import __version__, codec
 from edgepress.calibrate import Feed, split
 from edgepress.calibrate.feed import overlap
 from edgepress.calibrate.run import outputs
@@ -30,12 +30,12 @@ from edgepress.pipeline.answers import compared, row_axes
 from edgepress.pipeline.context import inputs_of
 from edgepress.pipeline.prepare import Opened, clean, limit_of, read
 from edgepress.quality import Comparison, Limit, Verdict, judge
+from edgepress.quantize.storage.slim import lean
 from edgepress.report.progress import Progress, Recorder, Silent
 from edgepress.report.training import EpochRow, Size, Standing, Training
-from edgepress.request import Request, check_input, check_output, report_path
+from edgepress.request import CODED_SUFFIX, Request, check_input, check_output, report_path
 from edgepress.train.batches import Batches
 from edgepress.train.checkpoint import checkpoint_path
-from edgepress.train.entropy.coded import SUFFIX, coded, lean
 from edgepress.train.loop import Loop, Outcome, deterministic
 from edgepress.train.losses import Loss, Teacher, check_labels, shared_features
 from edgepress.train.method import Found, Method, Setting
@@ -266,7 +266,7 @@ class _Run:
         codes = place is not None and best is not None
         notes = {"edgepress.version": __version__, "edgepress.trained": job.settings.method}
         handed = lean(model) if codes else model.with_metadata(notes)
-        data = coded(handed) if codes else None
+        data = bytes(codec.encode(handed.data)) if codes else None
         found = Training(
             model=str(job.model),
             output=str(job.output),
@@ -304,7 +304,7 @@ class _Run:
 
 def coded_place(job: Job) -> Path | None:
     """Where the entropy-coded file goes: beside the output, for the method that codes."""
-    return job.output.with_suffix(SUFFIX) if job.settings.method == "entropy" else None
+    return job.output.with_suffix(CODED_SUFFIX) if job.settings.method == "entropy" else None
 
 
 def _alone(settings: Settings) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 
-from edgepress.model import Model
+from edgepress.model import METADATA_PREFIX, Model
 
 SPATIAL = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
 SPATIAL_DEFAULT = {"dilations": 1, "strides": 1, "pads": 0}
@@ -32,6 +32,15 @@ def slim(model: Model) -> Model:
     _drop_unused(graph, pinned)
     _rename(graph, _short_names(graph, pinned))
     _drop_notes(proto)
+    return Model.of(proto)
+
+
+def lean(model: Model) -> Model:
+    """The same without notes of edgepress, for a coded file: beside weights of a few kB they count."""
+    proto = slim(model).edit()
+    kept = [entry for entry in proto.metadata_props if not entry.key.startswith(METADATA_PREFIX)]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
     return Model.of(proto)
 
 

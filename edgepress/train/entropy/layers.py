@@ -1,10 +1,6 @@
-"""The weights that are coded as whole numbers, and how they become float weights that the coder recognizes.
+"""The weights that are coded as whole numbers times steps, which the coder recognizes (``quantize.weights.lattice``).
 
-    w = float32(step of its row * q)       steps on the grid 2^(k / 64), q whole numbers
-    b = float32(step * q)                  biases and other vectors: one step, |q| up to 127 or 31
-
-Rows are output channels, as the coder reads them (:mod:`edgepress.codec.decoder`), so that the lossless coder finds the
-whole numbers again and no bit of the model is lost on the way to the file.
+Rows are output channels, as the coder reads them (:mod:`edgepress.codec.decoder`).
 """
 
 from __future__ import annotations
@@ -14,19 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.codec.decoder import OCTAVE, grid_steps
 from edgepress.executor import Executor
 from edgepress.model import Model
 from edgepress.ops.weighted import WEIGHTED, output_axis
+from edgepress.quantize.weights.lattice import LARGEST
 
 FEWEST = 64
 """Weights of the smallest tensor that gets whole numbers of its own; smaller ones are treated as biases."""
-
-LARGEST = 127
-"""Largest number of a bias where there are few, and of a weight at the start."""
-
-MANY, LARGEST_OF_MANY = 32, 31
-"""The same where a vector has so many; its errors are many small ones, and its bytes count."""
 
 REACH = 30
 """Largest number of a weight: what the coder's tables hold without an escape."""
@@ -82,24 +72,9 @@ def layers_of(model: Model, executor: Executor) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def on_grid(steps: np.ndarray) -> np.ndarray:
-    """The nearest steps 2^(k / 64), float32."""
-    codes = np.rint(OCTAVE * np.log2(np.maximum(steps.astype(np.float64), 1e-30))).astype(np.int64)
-    return np.asarray(grid_steps(1.0, codes))
-
-
 def weights_of(layer: Layer, whole: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Float weights of whole numbers [rows, columns] and steps [rows] on the grid."""
     return layer.tensor(whole.astype(np.float32) * steps.astype(np.float32)[:, None])
-
-
-def settled(values: np.ndarray) -> np.ndarray:
-    """A bias as whole numbers times one step."""
-    largest = float(np.abs(values).max()) if values.size else 0.0
-    if not largest > 0 or not np.isfinite(largest):
-        return np.zeros_like(values)
-    step = np.float32(largest / (LARGEST_OF_MANY if values.size >= MANY else LARGEST))
-    return np.asarray(np.rint(values / step).astype(np.float32) * step, values.dtype)
 
 
 def steps_from(

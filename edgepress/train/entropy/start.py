@@ -17,10 +17,11 @@ from edgepress.executor import Executor
 from edgepress.executor.fisher import TEMPERATURE, likelihood, noise
 from edgepress.model import Model
 from edgepress.quantize.weights.joint import Joint, Wanted
+from edgepress.quantize.weights.lattice import on_grid
 from edgepress.surgery.cut import Cutting
 from edgepress.surgery.fold import fold
 from edgepress.train.batches import DRAWS, Batch, Batches, torch_generator
-from edgepress.train.entropy.layers import Layer, on_grid, steps_from
+from edgepress.train.entropy.layers import Layer, steps_from
 
 SAMPLES = 512
 """Samples of the joint pass."""

@@ -23,9 +23,10 @@ import torch
 from edgepress.codec import matrix_bits
 from edgepress.executor import Executor
 from edgepress.model import Model
+from edgepress.quantize.weights.lattice import on_grid, settled_vector
 from edgepress.train.adam import Adam
 from edgepress.train.batches import Batch
-from edgepress.train.entropy.layers import REACH, Layer, layers_of, on_grid, settled, weights_of
+from edgepress.train.entropy.layers import REACH, Layer, layers_of, weights_of
 from edgepress.train.entropy.rates import Rates
 from edgepress.train.entropy.start import Start, start_of
 from edgepress.train.method import Found, Moment, Plain, Terms, badness, within
@@ -121,7 +122,7 @@ class Straight(Plain):
                 steps = steps * np.exp(values[layer.name + ROW].astype(np.float64))
             changed[layer.name] = weights_of(layer, self._whole(layer), on_grid(steps))
         plain = values.keys() & self.setting.model.constants.keys() - changed.keys()
-        changed |= {name: settled(values[name]) for name in sorted(plain)}
+        changed |= {name: settled_vector(values[name]) for name in sorted(plain)}
         return self.setting.model.with_constants(changed)
 
     def state(self) -> dict[str, np.ndarray]:
