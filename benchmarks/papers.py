@@ -4,6 +4,7 @@
     python benchmarks/papers.py ladder entropy --only lenet5 --seconds 500
     python benchmarks/papers.py --report                        only the tables, from what was measured before
 
+    untrained the coded file without labels or training (``compress -o small.epz``)
     flat      Ebrahimi 2021: from scratch, pruned along the training, at once, or at its end: equal sizes, equal steps
     anneal    Shah 2020: units that depend on others go without a loss; LeNet-5 annealed to 3 % of its weights
     mint      Ganesh 2020: a perceptron with masks, and with units really removed; what both take to run
@@ -27,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from paper_sections import anneal, entropy, flat, mint
+from paper_sections import anneal, entropy, flat, mint, untrained
 from paper_sections.commands import ROOT
 from paper_sections.kept import RESULTS, Piece, keep
 from paper_sections.place import Place
@@ -37,6 +38,7 @@ from edgepress.errors import EdgepressError
 from edgepress.model import write_atomically
 
 SECTIONS: dict[str, Callable[[], Iterator[Piece]]] = {
+    "untrained": untrained.pieces,
     "flat": flat.pieces,
     "anneal": anneal.pieces,
     "mint": mint.pieces,

@@ -60,6 +60,7 @@ def held_out(ran: Ran) -> Row:
     report = ran.report
     return {
         "hold_out_accuracy": report["result"]["value"], "hold_out_lost": report["result"]["lost"],
+        "held_out": report["result"]["samples"],
         "parameters": report["after"]["parameters"], "nonzero": report["after"]["nonzero"],
         "file_bytes": report["after"]["file_bytes"], "coded_bytes": report["after"]["coded_bytes"],
         "improved": report["improved"], "steps": report["epochs"][-1]["steps"], "cpu": ran.cpu,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from paper_sections.commands import Ran, Row, edgepress, held_out, judged, trained
 from paper_sections.kept import Piece, rows_of
-from paper_sections.ladder import chosen, floor_of
+from paper_sections.ladder import chosen
 from paper_sections.place import Place
 
 Rung = tuple[float, float]
@@ -53,19 +53,19 @@ class Case:
 
     @property
     def floor(self) -> float:
-        """Least accuracy on the hold-out samples of a setting that is taken."""
-        return floor_of(self.known, self.limit)
+        """Accuracy that must be kept, in percent."""
+        return self.known - self.limit
 
 
 CASES = {
     "lenet300100": Case(
         "mnist_lenet300100", "mnist", 98.35, 210, 0.5, {"straight": 16, "relaxed": 16},
-        {"straight": ((0.3, 0.04), (0.3, 0.08), (0.3, 0.16), (0.2, 0.08)), "relaxed": ((0.3, 0.08), (0.3, 0.16))},
+        {"straight": ((0.3, 0.04), (0.3, 0.08), (0.3, 0.16), (0.2, 0.08)), "relaxed": ((0.2, 0.08), (0.2, 0.04))},
         {"straight": 3, "relaxed": 1},
     ),
     "lenet5": Case(
         "mnist_lenet5caffe", "mnist", 99.27, 600, 0.5, {"straight": 14, "relaxed": 14},
-        {"straight": ((0.08, 0.09), (0.08, 0.18), (0.05, 0.18)), "relaxed": ((0.08, 0.18),)},
+        {"straight": ((0.08, 0.09), (0.08, 0.18), (0.05, 0.18)), "relaxed": ((0.08, 0.09),)},
         {"straight": 3, "relaxed": 1},
     ),
     "fashion_vgg7bn": Case(

@@ -27,7 +27,7 @@ WIDTHS = (784, 500, 300, 10)
 SEEDS = 3
 OPTIONS = {
     "masks": ("--method", "mint", "--keep", "0.038", "--epochs", "20"),
-    "removal": ("--method", "flat", "--keep", "0.125", "--epochs", "20"),
+    "removal": ("--method", "flat", "--keep", "0.1", "--epochs", "40"),
     "removal, all": ("--method", "flat", "--keep", "0.04", "--epochs", "30"),
 }
 

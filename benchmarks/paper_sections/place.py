@@ -12,7 +12,9 @@ from paper_sections.cifar import pictures
 UNLABELLED = 2048
 """Training images without labels that pruning gets."""
 
-NAMES = {"mnist": "mnist", "fashion": "fashion_mnist", "cifar": "cifar10_jpegq75"}
+NAMES = {
+    "mnist": "mnist", "fashion": "fashion_mnist", "cifar": "cifar10_jpegq75", "cifar-lossless": "cifar10_lossless",
+}  # fmt: skip
 
 
 class Place:
@@ -61,6 +63,6 @@ class Place:
         if data == "cifar" and self.cifar is not None:
             x, y = pictures(self.cifar, part)
             return share.norm_torch(x), y
-        inputs = {"mnist": share.mnist_input, "fashion": share.fashion_input, "cifar": share.norm_torch}
+        inputs = {"mnist": share.mnist_input, "fashion": share.fashion_input}
         arrays = share.load(zoo.SHARED / "data" / f"{NAMES[data]}.npz")
-        return inputs[data](arrays[f"x_{part}"]), arrays[f"y_{part}"].astype(np.int64)
+        return inputs.get(data, share.norm_torch)(arrays[f"x_{part}"]), arrays[f"y_{part}"].astype(np.int64)

@@ -59,10 +59,11 @@ def coded(context: Context, cuts: Sequence[Cut], coding: Coding) -> Coded:
     changed = dict(_left(made, wanted, joint))
     changed |= {name: _table(made.constants[name], step) for name, step in coding.tables.items()}
     weights = {made.node(name).inputs[1] for name in coding.steps}
+    biases = {name for node in made.nodes if node.name in wanted for name in node.inputs[2:]}
     kept = {name for node in made.nodes if node.op in WEIGHTED and node.name not in wanted for name in node.inputs}
     for name in trainable(made):
         if name not in changed.keys() | weights | kept and _is_vector(made.constants[name]):
-            changed[name] = settled_vector(made.constants[name])
+            changed[name] = settled_vector(made.constants[name], many=name in biases)
     whole = {name: _rows(item) for name, item in joint.rounded.items()}
     return Coded(lean(made.with_constants(changed)), whole)
 
@@ -83,7 +84,12 @@ def tables_of(model: Model, kept: Sequence[str] = ()) -> dict[str, float]:
     weighted = {node.inputs[1] for node in model.nodes if has_float32_weight(model, node)}
     untouched = {name for node in model.nodes if node.name in kept for name in node.inputs}
     names = [name for name in trainable(model) if name not in weighted | untouched]
-    return {name: fine_step(model.constants[name]) for name in names if not _is_vector(model.constants[name])}
+    arrays = {name: model.constants[name] for name in names}
+    return {
+        name: fine_step(array)
+        for name, array in arrays.items()
+        if array.dtype == np.float32 and array.size >= FEWEST and array.ndim > 1
+    }
 
 
 def fine_step(values: np.ndarray) -> float:
@@ -119,8 +125,11 @@ def _is_vector(values: np.ndarray) -> bool:
 def _left(model: Model, wanted: Mapping[str, Wanted], joint: Joint) -> Mapping[str, np.ndarray]:
     """Weights that the joint pass did not come by, rounded to the nearest."""
     found: dict[str, np.ndarray] = {}
-    for name in wanted.keys() - joint.rounded.keys():
+    done = {model.node(name).inputs[1] for name in joint.rounded}
+    for name in wanted:
         node: Node = model.node(name)
+        if node.inputs[1] in done:
+            continue
         rounded = round_nearest(model.constants[node.inputs[1]], output_axis(node.op, node.attributes), wanted[name])
         found[node.inputs[1]] = rounded.weight
     return found

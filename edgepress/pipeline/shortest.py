@@ -84,6 +84,12 @@ def measured(item: Candidate) -> Candidate:
     return dataclasses.replace(item, coded_bytes=coded_size(item.model))
 
 
+def _rank(item: Candidate) -> tuple[bool, float]:
+    """Acceptable ones by their size, before others by their distance."""
+    taken = item.verdict.acceptable
+    return not taken, float(item.size) if taken else distance(item.verdict)
+
+
 @dataclass
 class _Search:
     """Budgets of bytes for one float candidate (private)."""
@@ -92,7 +98,8 @@ class _Search:
     source: Candidate
     judged: Judge
     kept: Sequence[str]
-    tried: dict[tuple[int, float], Candidate] = field(default_factory=dict)
+    known: dict[tuple[int, float], tuple[int, bool]] = field(default_factory=dict)
+    best: Candidate | None = None
     rest: float | None = None
 
     def __post_init__(self) -> None:
@@ -104,36 +111,37 @@ class _Search:
         self.tables = tables_of(model, self.kept)
 
     def smallest(self, below: int | None) -> Iterator[Candidate]:
-        """Forms on the way to the smallest acceptable one; those that cannot be below a size are left out."""
+        """The smallest form that is acceptable, or the closest one; no search where it cannot be below a size."""
         guess = self._guess()
-        first = self.at(guess)
-        count = self._count() if below is None else self._until(guess, first.size, below)
-        if guess < count or first.verdict.acceptable:
+        size, taken = self.outcome(guess)
+        count = self._count() if below is None else self._until(guess, size, below)
+        if guess < count or taken:
             count = max(count, guess + 1)
-            place = first_accepted(lambda each: self.at(each).verdict.acceptable, count, guess, ROUNDS, STEP)
+            place = first_accepted(lambda each: self.outcome(each)[1], count, guess, ROUNDS, STEP)
             if place is not None:
                 self._paying(place)
-        accepted = sorted((each for each in self.tried.values() if each.verdict.acceptable), key=lambda item: item.size)
-        nearest = sorted(self.tried.values(), key=lambda item: distance(item.verdict))
-        yield from map(measured, (accepted or nearest)[:1])
+        if self.best is not None:
+            yield measured(self.best)
 
     def within(self, goal: int) -> Iterator[Candidate]:
         """The form whose file is as close to a size as may be without being larger."""
         count = self._count()
         guess = sum(self._budget(place) <= goal for place in range(count - 1))
-        larger = first_accepted(lambda each: self.at(each).size > goal, count, guess, ROUNDS, STEP)
+        larger = first_accepted(lambda each: self.outcome(each)[0] > goal, count, guess, ROUNDS, STEP)
         last = (count if larger is None else larger) - 1
         for place in range(last, max(-1, last - CORRECTIONS), -1):
-            item = measured(self.at(place))
+            item = measured(self.form(self._budget(place), 0.0))
             if item.size <= goal:
                 yield item
                 return
 
-    def at(self, place: int, rate: float = 0.0) -> Candidate:
-        """The form of a budget by its number."""
-        if (place, rate) not in self.tried:
-            self.tried[place, rate] = self.form(self._budget(place), rate)
-        return self.tried[place, rate]
+    def outcome(self, place: int, rate: float = 0.0) -> tuple[int, bool]:
+        """Bytes of the form of a budget, by its number, and whether it is acceptable. Only the best one is kept."""
+        if (place, rate) not in self.known:
+            item = self.form(self._budget(place), rate)
+            self.known[place, rate] = item.size, item.verdict.acceptable
+            self.best = item if self.best is None else min(self.best, item, key=_rank)
+        return self.known[place, rate]
 
     def form(self, budget: int, rate: float) -> Candidate:
         """The form of a budget."""
@@ -161,14 +169,14 @@ class _Search:
 
     def _paying(self, place: int) -> None:
         """Try rounding that pays for bits, at the budget that was found and at those beside it."""
-        best = self.at(place)
-        if self.at(place, RATE).verdict.acceptable:
+        size, _ = self.outcome(place)
+        if self.outcome(place, RATE)[1]:
             if place > 0:
-                self.at(place - 1, RATE)
+                self.outcome(place - 1, RATE)
             return
         for more in (1, 2):
-            item = self.at(place + more, RATE)
-            if item.verdict.acceptable or item.size >= best.size:
+            mine, taken = self.outcome(place + more, RATE)
+            if taken or mine >= size:
                 return
 
     def _guess(self) -> int:

@@ -23,10 +23,15 @@ def on_grid(steps: np.ndarray) -> np.ndarray:
     return np.asarray(grid_steps(1.0, codes))
 
 
-def settled_vector(values: np.ndarray) -> np.ndarray:
-    """A bias as whole numbers times one step."""
+def settled_vector(values: np.ndarray, *, many: bool = True) -> np.ndarray:
+    """A bias as whole numbers times one step.
+
+    Args:
+        values: the bias, or another vector.
+        many: errors of many add up to little, so that numbers may be smaller; not those of what is multiplied by.
+    """
     largest = float(np.abs(values).max()) if values.size else 0.0
     if not largest > 0 or not np.isfinite(largest):
         return np.zeros_like(values)
-    step = np.float32(largest / (LARGEST_OF_MANY if values.size >= MANY else LARGEST))
+    step = np.float32(largest / (LARGEST_OF_MANY if many and values.size >= MANY else LARGEST))
     return np.asarray(np.rint(values / step).astype(np.float32) * step, values.dtype)

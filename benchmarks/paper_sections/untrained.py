@@ -1,0 +1,103 @@
+"""The coded file without labels or training: ``compress -o small.epz``, all of whose bytes are counted.
+
+A network gets some thousand unlabelled training images. Which limit stands for which loss was written down before any row was
+made, by what was measured on other runs (``edgepress.quality``): a KL divergence of 0.02 nats (``--max-drop 1``) goes
+with 0.3 to 0.6 points, 0.03 nats (``--max-drop 1.5``) with up to 1. Everything else is decided by ``compress`` on the
+samples that it holds out; the test images are looked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from edgepress import codec
+from paper_sections.commands import Row, edgepress
+from paper_sections.kept import Piece
+from paper_sections.place import Place
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How small a file has to be at which loss.
+
+    Attributes:
+        limit: points that may be lost.
+        times: times smaller than the fp32 ONNX file, at least.
+        max_drop: what ``compress`` is asked for.
+    """
+
+    limit: float
+    times: float
+    max_drop: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its goals.
+
+    Attributes:
+        model: name of the trained model.
+        data: its data set.
+        goals: what is to be reached.
+        unlabelled: images that it gets; fully connected layers learn little of each, and answer fast.
+        seeds: splits of the samples.
+    """
+
+    model: str
+    data: str
+    goals: tuple[Goal, ...]
+    unlabelled: int = 4096
+    seeds: int = 3
+
+
+CASES = {
+    "lenet300100": Case("mnist_lenet300100", "mnist", (Goal(0.5, 110, 1), Goal(1, 150, 1.5)), 12_000),
+    "lenet5": Case("mnist_lenet5caffe", "mnist", (Goal(0.5, 240, 1), Goal(1, 380, 1.5)), 12_000),
+    "fashion_vgg7bn": Case("fashion_vgg7bn_bn", "fashion", (Goal(0.5, 28, 1),)),
+    "resnet20": Case("cifar10_resnet20_bn", "cifar-lossless", (Goal(0.5, 19, 1),)),
+    "fashion_vggw": Case("fashion_vggw_bn", "fashion", (Goal(0.5, 100, 1), Goal(1, 140, 1.5)), seeds=1),
+}
+
+
+def pieces() -> Iterator[Piece]:
+    """Every network, goal and seed."""
+    for name, case in CASES.items():
+        for goal in case.goals:
+            for seed in range(case.seeds):
+                yield Piece("untrained", name, f"max-drop {goal.max_drop:g}", seed, partial(row, goal))
+
+
+def row(goal: Goal, place: Place, name: str, kind: str, seed: int) -> Row:
+    """Compress, decode, and look at the test images."""
+    case = CASES[name]
+    original, output = place.model(case.model), place.folder / f"{name}-untrained-{goal.max_drop:g}-{seed}.epz"
+    given = ("--data", unlabelled(place, case), "--max-drop", f"{goal.max_drop:g}", "--seed", str(seed))
+    ran = edgepress("compress", original, *given, "-q", "-o", output)
+    data = output.read_bytes()
+    before, after = place.answers(original.read_bytes(), case.data), place.answers(codec.decode(data), case.data)
+    labels = place.test(case.data)[1]
+    lost = 100 * ((before.argmax(1) == labels).astype(float) - (after.argmax(1) == labels))
+    report = ran.report
+    variants = {variant["name"]: variant for variant in report["variants"]}
+    taken = variants[report["chosen"]]
+    return {
+        "coded_bytes": len(data), "times": original.stat().st_size / len(data), "lost": float(lost.mean()),
+        "lost_error": float(lost.std() / np.sqrt(len(lost))), "accuracy": 100 * float((after.argmax(1) == labels).mean()),
+        "images": len(labels), "goal": goal.times, "limit": goal.limit, "kl": taken["quality"]["kl"],
+        "weight_bits": report["weight_bits"], "chosen": report["chosen"],
+        "parameters": taken["parameters"], "cpu": ran.cpu, "commands": [ran.line],
+    }  # fmt: skip
+
+
+def unlabelled(place: Place, case: Case) -> Path:
+    """Training images without labels."""
+    path = place.folder / f"{case.data}-unlabelled-{case.unlabelled}.npz"
+    if not path.is_file():
+        with np.load(place.samples(case.data, "train")) as arrays:
+            np.savez(path, input=arrays["input"][: case.unlabelled])
+    return path
