@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.paper_sections.cifar import TEST, TRAIN, pictures
-from benchmarks.paper_sections.ladder import chosen, floor_of
+from benchmarks.paper_sections.ladder import chosen, low
 from edgepress.errors import DataError
 
 
@@ -61,14 +61,19 @@ def test_what_is_no_cifar_is_refused(cifar: Path, damage: str, said: str) -> Non
 
 
 def tried(*rows: tuple[int | None, float]) -> list[dict[str, object]]:
-    return [{"coded_bytes": size, "hold_out_accuracy": accuracy} for size, accuracy in rows]
+    return [{"coded_bytes": size, "hold_out_accuracy": accuracy, "held_out": 2500} for size, accuracy in rows]
 
 
-def test_the_smallest_file_above_the_floor_is_taken() -> None:
-    rows = tried((4000, 98.6), (3000, 98.2), (2000, 98.0), (None, 99.0))
-    assert chosen(rows, floor_of(98.35, 0.5)) is rows[1]
+def test_the_interval_is_that_of_a_share() -> None:
+    assert low(tried((1, 80.0))[0]) == pytest.approx(80 - 1.96 * 0.8)  # sqrt(0.8 * 0.2 / 2500) = 0.8 points
 
 
-def test_the_most_accurate_is_taken_where_none_reaches_the_floor() -> None:
+def test_the_smallest_file_within_is_taken() -> None:
+    rows = tried((4000, 98.6), (3000, 98.4), (2000, 98.2), (None, 99.0))
+    assert [round(low(row), 1) for row in rows] == [98.1, 97.9, 97.7, 98.6]
+    assert chosen(rows, 97.85) is rows[1]
+
+
+def test_the_most_accurate_is_taken_where_none_is_within() -> None:
     rows = tried((4000, 97.9), (3000, 98.0))
-    assert chosen(rows, 98.1) is rows[1]
+    assert chosen(rows, 97.8) is rows[1]
