@@ -1,9 +1,9 @@
 """The coded file without labels or training: ``compress -o small.epz``, all of whose bytes are counted.
 
-A network gets some thousand unlabelled training images. Which limit stands for which loss was written down before any row was
-made, by what was measured on other runs (``edgepress.quality``): a KL divergence of 0.02 nats (``--max-drop 1``) goes
-with 0.3 to 0.6 points, 0.03 nats (``--max-drop 1.5``) with up to 1. Everything else is decided by ``compress`` on the
-samples that it holds out; the test images are looked at once.
+A network gets some thousand unlabelled training images. Which limit stands for which loss is the same for all networks,
+by what is known of networks and limits in general (``edgepress.quality``): a KL divergence of 0.02 nats (``--max-drop
+1``) goes with 0.3 to 0.6 points, 0.03 nats (``--max-drop 1.5``) with less than 1. Everything else is decided by
+``compress`` on the samples that it holds out; the test images are looked at once.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def row(goal: Goal, place: Place, name: str, kind: str, seed: int) -> Row:
     before, after = place.answers(original.read_bytes(), case.data), place.answers(codec.decode(data), case.data)
     labels = place.test(case.data)[1]
     lost = 100 * ((before.argmax(1) == labels).astype(float) - (after.argmax(1) == labels))
-    report = ran.report
+    report, right = ran.report, after.argmax(1) == labels
     variants = {variant["name"]: variant for variant in report["variants"]}
     taken = variants[report["chosen"]]
     return {
         "coded_bytes": len(data), "times": original.stat().st_size / len(data), "lost": float(lost.mean()),
-        "lost_error": float(lost.std() / np.sqrt(len(lost))), "accuracy": 100 * float((after.argmax(1) == labels).mean()),
+        "lost_error": float(lost.std() / np.sqrt(len(lost))), "accuracy": 100 * float(right.mean()),
         "images": len(labels), "goal": goal.times, "limit": goal.limit, "kl": taken["quality"]["kl"],
         "weight_bits": report["weight_bits"], "chosen": report["chosen"],
         "parameters": taken["parameters"], "cpu": ran.cpu, "commands": [ran.line],
