@@ -21,8 +21,28 @@ from paper_sections.kept import Piece, rows_of
 from paper_sections.ladder import chosen
 from paper_sections.place import Place
 
-Rung = tuple[float, float]
-"""Share of the file that pruning leaves, and beta."""
+
+@dataclass(frozen=True)
+class Rung:
+    """One setting.
+
+    Attributes:
+        size: share of the file that pruning leaves.
+        beta: nats that 10,000 bits are worth.
+        lr: learning rate.
+    """
+
+    size: float
+    beta: float
+    lr: float = 0.001
+
+    @property
+    def mark(self) -> str:
+        """What names of files have of it."""
+        return f"{self.size:g}-{self.beta:g}" + ("" if self.lr == Rung.lr else f"-{self.lr:g}")
+
+    def __str__(self) -> str:
+        return f"size {self.size:g}, beta {self.beta:g}" + ("" if self.lr == Rung.lr else f", rate {self.lr:g}")
 
 
 @dataclass(frozen=True)
@@ -60,24 +80,27 @@ class Case:
 CASES = {
     "lenet300100": Case(
         "mnist_lenet300100", "mnist", 98.35, 210, 0.5, {"straight": 16, "relaxed": 16},
-        {"straight": ((0.3, 0.04), (0.3, 0.08), (0.3, 0.16), (0.2, 0.08)), "relaxed": ((0.2, 0.08), (0.2, 0.04))},
+        {
+            "straight": (Rung(0.3, 0.04), Rung(0.3, 0.08), Rung(0.3, 0.16), Rung(0.2, 0.08)),
+            "relaxed": (Rung(0.2, 0.08), Rung(0.2, 0.04)),
+        },
         {"straight": 3, "relaxed": 1},
     ),
     "lenet5": Case(
         "mnist_lenet5caffe", "mnist", 99.27, 600, 0.5, {"straight": 14, "relaxed": 14},
-        {"straight": ((0.08, 0.09), (0.08, 0.18), (0.05, 0.18)), "relaxed": ((0.08, 0.09),)},
+        {"straight": (Rung(0.08, 0.09), Rung(0.08, 0.18), Rung(0.05, 0.18)), "relaxed": (Rung(0.08, 0.09),)},
         {"straight": 3, "relaxed": 1},
     ),
     "fashion_vgg7bn": Case(
         "fashion_vgg7bn_bn", "fashion", 92.62, 50, 0.7, {"straight": 12},
-        {"straight": ((0.55, 0.04), (0.55, 0.08))}, {"straight": 1},
+        {"straight": (Rung(0.55, 0.08), Rung(0.55, 0.08, 0.002))}, {"straight": 1},
     ),
     "cifar_vgg16q": Case(
         "cifar10jpeg_vgg16q_folded", "cifar", 75.9, 71, 1.0, {"straight": 20},
-        {"straight": ((0.3, 0.02), (0.3, 0.06))}, {"straight": 1}, "flip",
+        {"straight": (Rung(0.3, 0.02), Rung(0.3, 0.06))}, {"straight": 1}, "flip",
     ),
     "fashion_vggw": Case(
-        "fashion_vggw_bn", "fashion", 93.64, None, 0.7, {"straight": 1}, {"straight": ((0.15, 0.02),)},
+        "fashion_vggw_bn", "fashion", 93.64, None, 0.7, {"straight": 1}, {"straight": (Rung(0.15, 0.02),)},
         {"straight": 1},
     ),
 }  # fmt: skip
@@ -88,8 +111,7 @@ def ladder() -> Iterator[Piece]:
     for name, case in CASES.items():
         for form, rungs in case.rungs.items():
             for rung in rungs:
-                kind = f"{form}, size {rung[0]:g}, beta {rung[1]:g}"
-                yield Piece("ladder", name, kind, 0, partial(tried, form, rung))
+                yield Piece("ladder", name, f"{form}, {rung}", 0, partial(tried, form, rung))
 
 
 def pieces() -> Iterator[Piece]:
@@ -103,7 +125,14 @@ def pieces() -> Iterator[Piece]:
 def tried(form: str, rung: Rung, place: Place, name: str, kind: str, seed: int) -> Row:
     """One setting, with hold-out figures alone."""
     ran, line = run(place, name, form, rung, seed)
-    return {**held_out(ran), "form": form, "size": rung[0], "beta": rung[1], "commands": [line, ran.line]}
+    return {
+        **held_out(ran),
+        "form": form,
+        "size": rung.size,
+        "beta": rung.beta,
+        "lr": rung.lr,
+        "commands": [line, ran.line],
+    }
 
 
 def row(place: Place, name: str, form: str, seed: int) -> Row:
@@ -113,12 +142,12 @@ def row(place: Place, name: str, form: str, seed: int) -> Row:
     if not rows:
         raise SystemExit(f"No setting of {name}, {form}, has been tried yet: run the section ladder first.")
     best = chosen(rows, case.floor)
-    ran, line = run(place, name, form, (best["size"], best["beta"]), seed)
+    ran, line = run(place, name, form, Rung(best["size"], best["beta"], best["lr"]), seed)
     found = judged(place, ran, case.data)
     before = place.accuracy(original.read_bytes(), case.data)
     coded = found["coded_bytes"]
     return {
-        **found, "size": best["size"], "beta": best["beta"], "start_accuracy": before,
+        **found, "size": best["size"], "beta": best["beta"], "lr": best["lr"], "start_accuracy": before,
         "lost": before - found["accuracy"], "times": original.stat().st_size / coded if coded else None,
         "goal": case.goal, "limit": case.limit, "commands": [line, ran.line],
     }  # fmt: skip
@@ -126,14 +155,23 @@ def row(place: Place, name: str, form: str, seed: int) -> Row:
 
 def run(place: Place, name: str, form: str, rung: Rung, seed: int) -> tuple[Ran, str]:
     """Prune and train, or what that left behind before; the CPU seconds are those of both."""
-    case, size, beta = CASES[name], *rung
-    start = narrowed(place, name, size)
-    output = place.folder / f"{name}-{form}-{size:g}-{beta:g}-{seed}.onnx"
+    case, start = CASES[name], narrowed(place, name, rung.size)
+    output = place.folder / f"{name}-{form}-{rung.mark}-{seed}.onnx"
     marks = output.with_suffix(".ran.json")
     if not marks.is_file():
         given = ("--method", "entropy", "--form", form, "--teacher", place.model(case.model), "--augment", case.augment)
         epochs = f"{case.epochs[form]:g}"
-        options = ("--one-step", "--epochs", epochs, "--every", epochs, "--beta", f"{beta:g}")
+        options = (
+            "--one-step",
+            "--epochs",
+            epochs,
+            "--every",
+            epochs,
+            "--beta",
+            f"{rung.beta:g}",
+            "--lr",
+            f"{rung.lr:g}",
+        )
         ran = trained(place, start.output, case.data, output.name, *given, *options, "--max-drop", "100", "--seed",
                       str(seed))  # fmt: skip
         marks.write_text(json.dumps({"report": ran.report, "cpu": start.cpu + ran.cpu, "line": ran.line}))
