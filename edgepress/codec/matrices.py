@@ -9,13 +9,13 @@ ways are tried on what the tables have learned so far; of large matrices, on row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgepress.codec import decoder
+from edgepress.codec import decoder, rows
 from edgepress.codec.coder import Coder, Learned, cost
 from edgepress.codec.decoder import (
     ALIKE,
@@ -32,11 +32,10 @@ from edgepress.codec.decoder import (
     number,
     shape_of,
 )
+from edgepress.codec.rows import Row
 
 WIDE_ROWS = 1 << 10
 """Columns that keep many lanes busy: in large files rows of kernels are worth their time from here on."""
-
-ROWS_AT_ONCE = 64
 
 PICTURES = 1 << 20
 """Numbers of a matrix whose columns are tried as pixels, at the most."""
@@ -52,8 +51,6 @@ SAMPLE = 1 << 17
 
 LARGEST = 1 << 40
 """Greater numbers are not coded as numbers."""
-
-Row = Callable[[Tables, Any, np.ndarray], None]
 
 FRESH = {None: 0, LAPLACE: decoder.FRESH_LAPLACE, GAUSS: decoder.FRESH_GAUSS}
 
@@ -238,7 +235,7 @@ def trial(matrix: Matrix, way: Way, tables: Learned, lanes: int) -> float:
 
 def write(matrix: Matrix, way: Way, coder: Coder, side: list[bytes]) -> bytes:
     """Code a matrix; returns its recipe."""
-    walk(matrix, way, coder.learned, coder.lanes, coder.row)
+    walk(matrix, way, coder.learned, coder.lanes, coder.row, alone=coder.lanes > 1)
     if matrix.excess is not None:
         side.append(b"".join(number(each) for each in matrix.excess.tolist()))
     if matrix.low is not None:
@@ -246,8 +243,19 @@ def write(matrix: Matrix, way: Way, coder: Coder, side: list[bytes]) -> bytes:
     return recipe(matrix, way)
 
 
-def walk(matrix: Matrix, way: Way, learned: Learned, lanes: int, row: Row, most: int | None = None) -> int:
+def walk(
+    matrix: Matrix, way: Way, learned: Learned, lanes: int, row: Row, most: int | None = None, alone: bool = False
+) -> int:
     """Hand rows of symbols to ``row``, with the tables they belong to and their classes; ``row`` must learn them.
+
+    Args:
+        matrix: the numbers.
+        way: how they are coded.
+        learned: the tables.
+        lanes: of the file.
+        row: what takes the rows, several as one (``rows.handed``).
+        most: hand on about so many numbers only, of rows here and there.
+        alone: hand on every row by itself.
 
     Returns:
         how many numbers that were: all, or of rows here and there about ``most``.
@@ -257,36 +265,26 @@ def walk(matrix: Matrix, way: Way, learned: Learned, lanes: int, row: Row, most:
     layout = way.layout(matrix.symbols.size)
     stride = 1 if most is None else max(1, matrix.symbols.size // most)
     if way.mode == ALIKE:
-        expected = Expectation(way.mode, mean_of(matrix.symbols), np.zeros(0, np.int64), 0)
-        ends = np.cumsum(decoder.widths(matrix.symbols.size, lanes))
-        pieces: Iterable[np.ndarray] = np.split(matrix.symbols, ends[:-1])[::stride] if len(ends) else []
+        alike = Expectation(way.mode, mean_of(matrix.symbols), np.zeros(0, np.int64), 0).classes()
+        blocks = ((alike, block) for block in rows.alike(matrix.symbols, lanes, stride))
     else:
         levels = _levels(matrix, layout)
         base, limit = _level_range(levels)
         learned.levels.begin(limit, None)
         row(learned.levels, decoder.LEVEL_CLASS, levels - base + limit)
         told = layout.each_row(levels).reshape(-1, layout.kernel[0])[::stride].ravel()
-        expected = Expectation(way.mode, 0, told, layout.columns, layout.kernel)
-        pieces = layout_rows(layout, matrix.symbols, stride)
+        foreseen = rows.Foreseen(Expectation(way.mode, 0, told, layout.columns, layout.kernel), matrix.shift > 0)
+        blocks = (foreseen.block(block) for block in rows.laid_out(layout, matrix.symbols, stride))
     seen = 0
-    for piece in pieces:
-        classes = expected.classes()
-        row(tables, classes, (piece * expected.signs if way.mode == IN_KERNEL else piece) + matrix.limit)
-        expected.learn(piece, matrix.shift > 0)
-        seen += len(piece)
+    for classes, numbers in blocks:
+        rows.handed(tables, classes, numbers + np.int8(matrix.limit), row, alone)
+        seen += numbers.size
     return seen
 
 
 def mean_of(symbols: np.ndarray) -> int:
     """Mean magnitude in units of an expected magnitude."""
     return int(np.abs(symbols).sum(dtype=np.int64)) * decoder.UNIT // max(1, symbols.size)
-
-
-def layout_rows(layout: Layout, numbers: np.ndarray, stride: int) -> Iterator[np.ndarray]:
-    """The rows of every so many first indices, some at a time, so that a few of them cost little."""
-    view = numbers.reshape(layout.shape).transpose((1, 2, 0) if layout.turned else (0, 2, 1))[::stride]
-    for start in range(0, len(view), ROWS_AT_ONCE):
-        yield from np.ascontiguousarray(view[start : start + ROWS_AT_ONCE]).reshape(-1, layout.columns)
 
 
 def _levels(matrix: Matrix, layout: Layout) -> np.ndarray:
