@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepress.errors import PlanError
-from edgepress.plan import FORMAT, Cut, Plan, Quantization
+from edgepress.plan import FORMAT, Coding, Cut, Plan, Quantization
 
 few = settings(deadline=None, max_examples=40, derandomize=True)
 NAMES = st.text(min_size=1, max_size=12)
@@ -41,6 +42,8 @@ QUANTIZATIONS = st.builds(
     ),
     given_scales=st.dictionaries(NAMES, st.lists(st.floats(1e-9, 9), min_size=1, max_size=4).map(tuple), max_size=3),
 )
+STEPS = st.dictionaries(NAMES, st.floats(1e-30, 1e30), max_size=3)
+CODINGS = st.builds(Coding, steps=STEPS, tables=STEPS, rate=st.floats(0, 9))
 NOTES = st.dictionaries(NAMES, st.one_of(st.integers(), st.text(), st.booleans(), st.floats(-9, 9)), max_size=3)
 PLANS = st.builds(
     Plan, st.text("0123456789abcdef", min_size=64, max_size=64), NAMES, cuts(), st.none() | QUANTIZATIONS,
@@ -53,9 +56,14 @@ FULL = Plan(
 )  # fmt: skip
 
 
+CODED = Plan("a" * 64, "b" * 64, FULL.cuts, coding=Coding({"conv1": 0.25, "fc": 0.5}, {"table": 0.125}, 0.12))
+
+
 @few
-@given(PLANS)
-def test_round_trip(plan: Plan) -> None:
+@given(PLANS, st.none() | CODINGS)
+def test_round_trip(plan: Plan, coding: Coding | None) -> None:
+    if coding is not None:  # one or the other
+        plan = dataclasses.replace(plan, quantization=None, coding=coding)
     text = plan.to_json()
     assert Plan.from_json(text) == plan
     assert Plan.from_json(text).to_json() == text
@@ -67,6 +75,7 @@ def test_file(tmp_path: Path) -> None:
     path.write_text(FULL.to_json(), encoding="utf-8")
     assert Plan.load(path) == FULL
     assert Plan.from_json(Plan("a").to_json()) == Plan("a")
+    assert Plan.from_json(CODED.to_json()) == CODED
 
 
 def test_the_file_can_be_read_by_people() -> None:
@@ -76,9 +85,9 @@ def test_the_file_can_be_read_by_people() -> None:
     assert FULL.to_json().endswith("}\n")
 
 
-def edited(**changes: Any) -> str:
-    """The full plan with fields replaced; ``...`` takes one out; ``a__b`` is b in a (in the first entry of a list)."""
-    raw = json.loads(FULL.to_json())
+def edited(plan: Plan = FULL, **changes: Any) -> str:
+    """A plan with fields replaced; ``...`` takes one out; ``a__b`` is b in a (in the first entry of a list)."""
+    raw = json.loads(plan.to_json())
     for key, value in changes.items():
         place, *inner = key.split("__")
         target = raw if not inner else raw[place]
@@ -155,6 +164,58 @@ def test_wrong_fields_are_one_sentence(changes: dict[str, Any]) -> None:
         Plan.from_json(edited(**changes), source="mine.json")
     assert str(caught.value).startswith("mine.json has a wrong or missing field")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"coding": []},
+        {"coding": "fine"},
+        {"coding": 0.5},
+        {"coding__bits": 4},
+        {"coding__steps": None},
+        {"coding__steps": ["conv1"]},
+        {"coding__steps": {"conv1": 0}},
+        {"coding__steps": {"conv1": -0.25}},
+        {"coding__steps": {"conv1": "0.25"}},
+        {"coding__steps": {"conv1": [0.25]}},
+        {"coding__steps": {"conv1": True}},
+        {"coding__steps": {"conv1": None}},
+        {"coding__steps": {"conv1": float("inf")}},
+        {"coding__steps": {"conv1": float("nan")}},
+        {"coding__tables": {"table": 0.0}},
+        {"coding__tables": {"table": float("nan")}},
+        {"coding__tables": 3},
+        {"coding__rate": -0.1},
+        {"coding__rate": "0.1"},
+        {"coding__rate": True},
+        {"coding__rate": None},
+        {"coding__rate": float("inf")},
+        {"coding__rate": float("nan")},
+    ],
+    ids=str,
+)
+def test_wrong_fields_of_a_coding_are_one_sentence(changes: dict[str, Any]) -> None:
+    with pytest.raises(PlanError) as caught:
+        Plan.from_json(edited(CODED, **changes), source="mine.json")
+    assert str(caught.value).startswith("mine.json has a wrong or missing field")
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_a_coding_and_a_quantization_exclude_each_other() -> None:
+    quantization = json.loads(FULL.to_json())["quantization"]
+    with pytest.raises(PlanError, match="exclude each other"):
+        Plan.from_json(edited(CODED, quantization=quantization))
+
+
+@pytest.mark.parametrize("name", ["steps", "tables", "rate"])
+def test_what_a_coding_leaves_out_is_as_by_default(name: str) -> None:
+    found = Plan.from_json(edited(CODED, **{f"coding__{name}": ...})).coding
+    assert found is not None and getattr(found, name) == getattr(Coding(), name)
+
+
+def test_plans_from_before_codings_are_read() -> None:
+    assert Plan.from_json(edited(coding=...)) == FULL
 
 
 def test_a_group_twice_is_wrong() -> None:
