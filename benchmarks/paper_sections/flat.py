@@ -35,14 +35,14 @@ class Case:
 
 CASES = {
     "lenet300100": Case("mnist_lenet300100", "mnist", 0.0723, 3.37, 3),
-    "fashion_vgg7": Case("fashion_vgg7bn_bn", "fashion", 0.25, 4.0, 1),
+    "fashion_vgg7": Case("fashion_vgg7bn_bn", "fashion", 0.25, 3.0, 1),
 }
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "along": ("--when", "along"),
-    "along, no flatness term": ("--when", "along", "--flatness", "0"),
-    "along, no redistribution": ("--when", "along", "--no-redistribute"),
     "cut at 70 %, train on": ("--when", "cut"),
     "at the end": ("--when", "end"),
+    "along, no redistribution": ("--when", "along", "--no-redistribute"),
+    "along, no flatness term": ("--when", "along", "--flatness", "0"),
 }
 
 
