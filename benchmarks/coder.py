@@ -159,7 +159,7 @@ def ours(layers: list[np.ndarray]) -> dict[str, Any]:
     begin = time.process_time()
     widest = max(max(len(each), each.size // len(each)) for each in layers)
     coder = Coder(lanes_for(sum(each.size for each in layers), widest))
-    side: list[bytes] = []
+    side = bytearray()
     recipes = []
     for each in layers:
         matrix = matrices.Matrix.of(each, each.shape, coder.learned.precision)
@@ -167,8 +167,8 @@ def ours(layers: list[np.ndarray]) -> dict[str, Any]:
         recipes.append(matrices.write(matrix, way, coder, side))
     codes = coder.finish()
     coded = time.process_time()
-    recipe, rest = decoder.Bytes(b"".join(recipes)), decoder.Bytes(b"".join(side))
-    reader = decoder.Codes(codes)
+    recipe, rest = decoder.Bytes(b"".join(recipes)), decoder.Bytes(bytes(side))
+    reader = decoder.Codes(bytes(codes))
     for each in layers:
         if not np.array_equal(decoder.matrix(recipe, reader, rest, each.size, each.shape), each.ravel()):
             raise SystemExit("What was decoded is not what was coded.")

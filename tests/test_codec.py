@@ -120,12 +120,12 @@ def test_floats_as_training_leaves_them_hardly_compress() -> None:
 def through(values: np.ndarray, shape: tuple[int, ...], lanes: int = 1) -> tuple[np.ndarray, float, int]:
     """A matrix coded and decoded; ideal bits, bytes of the codes."""
     made = Coder(lanes)
-    side: list[bytes] = []
+    side = bytearray()
     matrix = matrices.Matrix.of(values, shape, made.learned.precision)
     _, way = matrices.best(matrix, made.learned, lanes)
     recipe = matrices.write(matrix, way, made, side)
     ideal, section = made.ideal, made.finish()
-    codes, rest = decoder.Codes(section), decoder.Bytes(b"".join(side))
+    codes, rest = decoder.Codes(bytes(section)), decoder.Bytes(bytes(side))
     back = decoder.matrix(decoder.Bytes(recipe), codes, rest, values.size, shape)
     codes.finish()
     rest.finish()

@@ -35,6 +35,13 @@ def lanes_for(symbols: int, widest: int) -> int:
     return 1 if symbols <= FEW_SYMBOLS else max(2, min(MOST_LANES, symbols // PER_LANE, widest))
 
 
+MORE = 1 << 20
+"""Symbols that room is made for beyond what is needed: memory that stays in one piece leaves no gaps behind."""
+
+Piece = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Rows of symbols: frequencies and starts of their tables at the time, and the places of the symbols in them."""
+
+
 class Learned:
     """All tables of a file: of matrices, of levels of rows, of kernels."""
 
@@ -65,36 +72,43 @@ class Coder:
         self.lanes = lanes
         self.learned = Learned(FINE if lanes == 1 else COARSE)
         self.ideal = 0.0
-        self._rows: list[tuple[np.ndarray, np.ndarray]] = []
+        self._rows: list[Piece] = []
+        self._places = np.empty(MORE if lanes == 1 else CHUNK + MORE, np.uint16)
         self._open = 0
-        self._chunks: list[bytes] = []
+        self._codes = bytearray()
 
     def row(self, tables: Tables, classes: Any, symbols: np.ndarray) -> None:
         """Code one row of symbols, 0 .. 2 limit."""
-        frequencies = tables.frequencies[classes, symbols]
-        self.ideal += len(symbols) * tables.precision - float(np.log2(frequencies).sum())
-        self._rows.append(((frequencies - 1).astype(np.uint16), tables.starts[classes, symbols].astype(np.uint16)))
+        places = np.add(classes * tables.width, symbols, dtype=np.int64)
+        self.ideal += len(symbols) * tables.precision - float(np.log2(tables.frequencies.take(places)).sum())
+        start, self._open = self._open, self._open + len(symbols)
+        if self._open > len(self._places):
+            self._places = np.concatenate([self._places[:start], np.empty(self._open, np.uint16)])
+        self._places[start : self._open] = places
+        self._rows.append((tables.frequencies, tables.starts, self._places[start : self._open]))
         tables.learn(classes, symbols)
-        self._open += len(symbols)
         if self.lanes > 1 and self._open >= CHUNK:
             self._flush()
 
-    def finish(self) -> bytes:
-        """The section of codes; empty if there was nothing to code."""
+    def finish(self) -> bytearray:
+        """The section of codes, with which this ends; empty if there was nothing to code."""
         if self._open:
             self._flush()
-        return number(self.lanes) + b"".join(self._chunks) if self._chunks else b""
+        self._places = np.empty(0, np.uint16)
+        return self._codes
 
     def _flush(self) -> None:
-        self._chunks.append(_single(self._rows) if self.lanes == 1 else _many(self._rows, self.lanes))
+        if not self._codes:
+            self._codes += number(self.lanes)
+        self._codes += _single(self._rows) if self.lanes == 1 else _many(self._rows, self.lanes, self._open)
         self._rows, self._open = [], 0
 
 
-def _single(rows: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
+def _single(rows: list[Piece]) -> bytes:
     state, words = 0, []
-    for frequencies, starts in reversed(rows):
-        for less, start in zip(frequencies[::-1].tolist(), starts[::-1].tolist(), strict=True):
-            frequency = less + 1
+    for frequencies, starts, places in reversed(rows):
+        back = places[::-1]
+        for frequency, start in zip(frequencies.take(back).tolist(), starts.take(back).tolist(), strict=True):
             if state >= frequency << (48 - FINE):
                 words.append(state & 0xFFFF)
                 state >>= 16
@@ -103,22 +117,27 @@ def _single(rows: list[tuple[np.ndarray, np.ndarray]]) -> bytes:
     return state.to_bytes(6, "little") + np.array(words[::-1], "<u2").tobytes()
 
 
-def _many(rows: list[tuple[np.ndarray, np.ndarray]], lanes: int) -> bytes:
+def _many(rows: list[Piece], lanes: int, count: int) -> bytes:
     states = np.full(lanes, EMPTY, np.uint32)
-    words: list[np.ndarray] = []
-    for frequencies, starts in reversed(rows):
-        for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
-            frequency = frequencies[begin : begin + lanes].astype(np.uint32) + np.uint32(1)
-            start = starts[begin : begin + lanes]
+    words, at = np.empty(count, "<u2"), count  # filled from its end; a symbol gives a word at the most
+    known, narrow_frequencies, narrow_starts = None, states, states
+    for frequencies, starts, places in reversed(rows):
+        if frequencies is not known:
+            known, narrow_frequencies = frequencies, frequencies.ravel().astype(np.uint32)
+            narrow_starts = starts.ravel().astype(np.uint32)
+        for begin in range((len(places) - 1) // lanes * lanes, -1, -lanes):
+            frequency = narrow_frequencies.take(places[begin : begin + lanes])
+            start = narrow_starts.take(places[begin : begin + lanes])
             state = states[: len(start)]
             full = np.flatnonzero(state >> np.uint32(32 - COARSE) >= frequency)
             if len(full):
                 over = state[full]
-                words.append(over.astype("<u2"))
+                words[at - len(full) : at] = over & np.uint32(0xFFFF)
+                at -= len(full)
                 state[full] = over >> np.uint32(16)
             whole = state // frequency
             state += whole * (np.uint32(1 << COARSE) - frequency) + start
-    return states.astype("<u4").tobytes() + b"".join(piece.tobytes() for piece in reversed(words))
+    return states.astype("<u4").tobytes() + words[at:].tobytes()
 
 
 def cost(tables: Tables, classes: Any, symbols: np.ndarray) -> float:

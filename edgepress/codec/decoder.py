@@ -1085,12 +1085,11 @@ def _levels(recipe: Bytes, codes: Codes, rows: int) -> np.ndarray:
 
 def _corrected(small: np.ndarray, side: Bytes, limit: int, shift: int, offset: int) -> np.ndarray:
     """The numbers in full: escapes, low bits, offset. Those of ``limit`` or more are told apart in the side section."""
-    narrow = not limit and (abs(offset) + (MOST + 1 << shift)) < 1 << 15
-    made = small.astype(np.int16 if narrow else np.int64)
-    if limit:
-        for place in np.flatnonzero(np.abs(small) == limit).tolist():
-            excess = side.number()
-            made[place] += excess if small[place] > 0 else -excess
+    places = np.flatnonzero((small == limit) | (small == -limit)) if limit else np.zeros(0, np.int64)
+    excess = np.array([side.number() for _ in range(len(places))], np.uint64).astype(np.int64)
+    bound = abs(offset) + (MOST + 1 + max(0, int(excess.max(initial=0)), -int(excess.min(initial=0))) << shift)
+    made: Any = small.astype(np.int16 if bound < 1 << 15 else np.int32 if bound < 1 << 31 else np.int64)
+    made[places] += np.where(small[places] > 0, excess, -excess).astype(made.dtype)
     for start in range(0, len(made) if shift else 0, BLOCK):
         part: Any = made[start : start + BLOCK]
         packed = np.frombuffer(side.take(-(-len(part) * shift // 8)), np.uint8)
@@ -1098,7 +1097,8 @@ def _corrected(small: np.ndarray, side: Bytes, limit: int, shift: int, offset: i
         part <<= shift
         for place in range(shift):
             part |= bits[:, place].astype(part.dtype) << (shift - 1 - place)
-    return np.asarray(np.add(made, offset, dtype=made.dtype, casting="unsafe"))
+    made += np.asarray(offset).astype(made.dtype)
+    return np.asarray(made)
 
 
 # --- tensors --------------------------------------------------------------------------------------------------------

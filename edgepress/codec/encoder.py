@@ -7,9 +7,7 @@ same that way is kept as plain bytes, compressed.
 
 from __future__ import annotations
 
-import io
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgepress.codec import decoder, tensors, wire
@@ -96,12 +94,12 @@ def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
     widest = max((_widest(hole) for hole, _ in tokens.holes), default=1)
     coder = Coder(lanes_for(symbols, widest))
     recipes: list[bytes] = []
-    side: list[bytes] = []
+    side = bytearray()
     account = [_one(hole, data, coder, tokens.shapes, recipes, side) for hole, data in tokens.holes]
     codes = coder.finish()
-    head = squeezed_head(tokens.graph, recipes, len(codes) + sum(map(len, side)))
+    head = squeezed_head(tokens.graph, recipes, len(codes) + len(side))
     start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
-    file = _joined([start, *_section([head]), *_section([codes]), *_section(side)], side)
+    file = b"".join([start, *_section(head), *_section(codes), *_section(side)])
     share = len(head) / max(1, len(tokens.graph) + sum(map(len, recipes)))
     told = tuple(
         replace(each, bits=each.bits + 8 * share * len(recipe)) for each, recipe in zip(account, recipes, strict=True)
@@ -115,30 +113,16 @@ def _widest(hole: Hole) -> int:
 
 
 def _one(
-    hole: Hole, data: memoryview, coder: Coder, shapes: tensors.Shapes, recipes: list[bytes], side: list[bytes]
+    hole: Hole, data: memoryview, coder: Coder, shapes: tensors.Shapes, recipes: list[bytes], side: bytearray
 ) -> CodedTensor:
     candidate, ways = tensors.cheapest(hole, data, coder, shapes)
-    pieces, ideal = len(side), coder.ideal
+    before, ideal = len(side), coder.ideal
     recipes.append(candidate.write(ways, coder, side))
-    bits = coder.ideal - ideal + 8 * sum(map(len, side[pieces:]))
+    bits = coder.ideal - ideal + 8 * (len(side) - before)
     count = len(candidate.parts[-1].symbols) if candidate.parts else hole.count  # digits of words, not words
     return CodedTensor(candidate.name, count, len(data), bits)
 
 
-def _joined(pieces: list[bytes], held: list[bytes]) -> bytes:
-    """All pieces in one; each is let go of as soon as it is copied: those of ``held`` may be most of the memory."""
-    held.clear()
-    whole = io.BytesIO()
-    for place, piece in enumerate(pieces):
-        whole.write(piece)
-        pieces[place] = b""
-    return whole.getvalue()
-
-
-def _section(pieces: Sequence[bytes]) -> list[bytes]:
+def _section(data: bytes | bytearray) -> list[bytes | bytearray]:
     """Length, bytes, checksum; an empty section is its length."""
-    checksum = 0
-    for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
-    length = sum(map(len, pieces))
-    return [number(length), *pieces, checksum.to_bytes(4, "little")] if length else [number(0)]
+    return [number(len(data)), data, zlib.crc32(data).to_bytes(4, "little")] if data else [number(0)]

@@ -53,8 +53,12 @@ def one_step(values: np.ndarray) -> Multiples | None:
 
 def step_each(values: np.ndarray) -> Multiples | None:
     """A step for every row of a matrix of float32, if there are."""
+    first = values[:1]
+    if len(first) and not _fits(first, _least(first))[0] and _row_step(first[0]) is None:
+        return None  # before anything as large as the tensor is made
     if not np.isfinite(values).all():
         return None
+    values = np.ascontiguousarray(values)
     least = _least(values)
     made = _proven(values, least, values.shape)
     if made is not None:

@@ -97,7 +97,7 @@ class Matrix:
         limit: the largest of them, or the escape.
         offset: what is added to all.
         shift: low bits that are kept apart.
-        low: the low bits, as whole numbers; None without a shift.
+        low: the low bits of all numbers as the side section has them (``_low_bits``).
         excess: by how much escaped numbers are beyond the limit, in order; None where nothing escapes.
         implied: the shape that the decoder assumes.
         shape: the shape that they are thought to have.
@@ -107,7 +107,7 @@ class Matrix:
     limit: int
     offset: int
     shift: int
-    low: np.ndarray | None
+    low: bytes
     excess: np.ndarray | None
     implied: Shape
     shape: Shape
@@ -126,17 +126,22 @@ class Matrix:
         """
         flat = values.ravel()
         offset, shift = _placed(flat)
-        high, low = flat, None
-        if offset or shift or flat.dtype.kind == "u":
-            kind = {1: np.int16, 2: np.int32}.get(flat.dtype.itemsize, np.int64)
-            wide = flat.astype(kind) - kind(offset)
-            high, low = wide >> kind(shift), (wide & kind((1 << shift) - 1) if shift else None)
-        limit, escapes = _limit(high, precision)
-        clipped = high.clip(-limit, limit).astype(np.int8)
-        excess = np.abs(high[np.abs(clipped) == limit].astype(np.int64)) - limit if escapes else None
+        limit, escapes = _limit(flat, offset, shift, precision)
+        clipped = np.empty(flat.size, np.int8)
+        low = bytearray()
+        beyond: list[np.ndarray] = [np.zeros(0, np.int64)]
+        for start in range(0, flat.size, decoder.BLOCK):  # so that wider integers than those of the tensor take no room
+            wide, part = _wide(flat[start : start + decoder.BLOCK], offset), clipped[start : start + decoder.BLOCK]
+            high = wide >> wide.dtype.type(shift)
+            part[:] = high.clip(-limit, limit)
+            if shift:
+                low += _low_bits(wide, shift)
+            if escapes:
+                beyond.append(np.abs(high[np.abs(part) == limit].astype(np.int64)) - limit)
+        excess = np.concatenate(beyond) if escapes else None
         implied = shape_of(dims, flat.size)
         shape = implied if thought is None else shape_of(thought, flat.size)
-        return cls(clipped, limit, offset, shift, low, excess, implied, shape)
+        return cls(clipped, limit, offset, shift, bytes(low), excess, implied, shape)
 
     @property
     def fixed_bits(self) -> float:
@@ -159,15 +164,23 @@ def _placed(values: np.ndarray) -> tuple[int, int]:
     return offset, shift
 
 
-def _limit(high: np.ndarray, precision: int) -> tuple[int, bool]:
+def _wide(values: np.ndarray, offset: int) -> np.ndarray:
+    """Numbers less the offset, in integers that hold the difference."""
+    if not offset and values.dtype.kind == "i":
+        return values
+    kind = {1: np.int16, 2: np.int32}.get(values.dtype.itemsize, np.int64)
+    return np.asarray(values.astype(kind) - kind(offset))
+
+
+def _limit(values: np.ndarray, offset: int, shift: int, precision: int) -> tuple[int, bool]:
     """The largest symbol, and whether it is an escape: a wide alphabet takes probability from all its symbols."""
-    if not high.size:
+    if not values.size:
         return 0, False
-    largest = max(int(high.max()), -int(high.min()))
-    few = np.abs(high[:: max(1, high.size // SAMPLE)].astype(np.int64))
+    largest = max(int(values.max()) - offset >> shift, -(int(values.min()) - offset >> shift))
+    few = np.abs((_wide(values[:: max(1, values.size // SAMPLE)], offset) >> shift).astype(np.int64))
     counts = np.bincount(np.minimum(few, MOST + 1), minlength=MOST + 2)
-    beyond = counts[::-1].cumsum()[::-1] * (high.size // len(few))  # numbers of at least this magnitude, about
-    wide = high.size * 2 / 2.0**precision * 1.44
+    beyond = counts[::-1].cumsum()[::-1] * (values.size // len(few))  # numbers of at least this magnitude, about
+    wide = values.size * 2 / 2.0**precision * 1.44
     costs = {limit: wide * limit + ESCAPE_BITS * int(beyond[limit]) for limit in range(1, MOST + 1)}
     best = min(costs, key=lambda limit: (costs[limit], limit))
     if largest <= MOST and wide * largest <= costs[best]:
@@ -233,13 +246,12 @@ def trial(matrix: Matrix, way: Way, tables: Learned, lanes: int) -> float:
     return spent * matrix.symbols.size / max(1, seen)
 
 
-def write(matrix: Matrix, way: Way, coder: Coder, side: list[bytes]) -> bytes:
+def write(matrix: Matrix, way: Way, coder: Coder, side: bytearray) -> bytes:
     """Code a matrix; returns its recipe."""
     walk(matrix, way, coder.learned, coder.lanes, coder.row, alone=coder.lanes > 1)
     if matrix.excess is not None:
-        side.append(b"".join(number(each) for each in matrix.excess.tolist()))
-    if matrix.low is not None:
-        side.append(_low_bits(matrix.low, matrix.shift))
+        side += b"".join(number(each) for each in matrix.excess.tolist())
+    side += matrix.low
     return recipe(matrix, way)
 
 
@@ -320,11 +332,9 @@ def recipe(matrix: Matrix, way: Way) -> bytes:
     return bytes(made + bytes(_level_range(_levels(matrix, way.layout(matrix.symbols.size)))))
 
 
-def _low_bits(low: np.ndarray, shift: int) -> bytes:
-    """The low bits of numbers, the highest first, in blocks that end with a whole byte."""
-    made = bytearray()
-    places = np.arange(shift - 1, -1, -1)
-    for start in range(0, len(low), decoder.BLOCK):
-        part = low[start : start + decoder.BLOCK]
-        made += np.packbits((part[:, None] >> places & 1).astype(np.uint8)).tobytes()
-    return bytes(made)
+def _low_bits(block: np.ndarray, shift: int) -> bytes:
+    """The low bits of the numbers of a block, the highest first; the block ends with a whole byte."""
+    bits = np.empty((len(block), shift), np.uint8)
+    for place in range(shift):
+        bits[:, place] = block >> block.dtype.type(shift - 1 - place) & block.dtype.type(1)
+    return np.packbits(bits).tobytes()

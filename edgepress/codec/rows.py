@@ -98,7 +98,7 @@ class Foreseen:
         self.expected, self.floored, self.row = expected, floored, 0
 
     def block(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Classes, and the numbers that are coded in their places, of the next rows (of whole kernels): ``[rows, columns]``.
+        """Classes and what is coded in their places, ``[rows, columns]``, of the next rows (of whole kernels).
 
         Classes are ``[rows, 1]`` where a row has a single one.
         """

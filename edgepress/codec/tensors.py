@@ -55,13 +55,13 @@ class Candidate:
         fixed = 8 * (len(self.recipe) + sum(map(len, self.side)))
         return fixed + sum(bits for bits, _ in found), tuple(way for _, way in found)
 
-    def write(self, ways: tuple[matrices.Way, ...], coder: Coder, side: list[bytes]) -> bytes:
+    def write(self, ways: tuple[matrices.Way, ...], coder: Coder, side: bytearray) -> bytes:
         """Code it; returns the recipe."""
         recipe = bytearray(self.recipe)
-        side.append(self.side[0])
+        side += self.side[0]
         for each, way in zip(self.parts, ways, strict=True):
             recipe += matrices.write(each, way, coder, side)
-        side.append(self.side[1])
+        side += self.side[1]
         return bytes(recipe)
 
 
@@ -117,7 +117,7 @@ SHORT = 1 << 16
 CLEARLY = 0.95
 
 
-def _blob(data: bytes) -> bytes:
+def _blob(data: bytes | memoryview) -> bytes:
     packed = squeezed(data)
     return number(len(packed)) + packed
 
@@ -154,15 +154,18 @@ def _of_integers(hole: Hole, data: memoryview, precision: int, shapes: Shapes) -
 def _of_floats(hole: Hole, data: memoryview, precision: int) -> Iterator[Candidate]:
     if hole.kind == decoder.FLOAT:
         values = np.frombuffer(data, "<f4")
-        with np.errstate(over="ignore", invalid="ignore"):
+        if _are_halves(values[:GLANCE]) and _are_halves(values):
             halves = values.astype("<f2")
-            is_half = np.array_equal(halves.astype("<f4").view("<u4"), values.view("<u4"))
-        if is_half:
             inner = Hole(decoder.FLOAT16, hole.dims)
             for each in _of_floats(inner, memoryview(halves.tobytes()), precision):
                 yield _wrapped(each)
             return
     yield _split(hole, data, precision)
+
+
+def _are_halves(values: np.ndarray) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array_equal(values.astype("<f2").astype("<f4").view("<u4"), values.view("<u4"))
 
 
 def _wrapped(inner: Candidate) -> Candidate:
@@ -181,7 +184,7 @@ def _steps(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candidate
     if rows is not None:
         yield _of_multiples(hole, values, rows, 0, precision)
         return
-    columns = grids.step_each(np.ascontiguousarray(values.reshape(-1, hole.dims[-1]).T))
+    columns = grids.step_each(values.reshape(-1, hole.dims[-1]).T)
     if columns is not None:
         turned = grids.Multiples(np.ascontiguousarray(columns.whole.T), columns.steps)
         yield _of_multiples(hole, values, turned, decoder.LAST_AXIS, precision)
@@ -235,14 +238,21 @@ def _dense(book: np.ndarray) -> bool:
 def _split(hole: Hole, data: memoryview, precision: int) -> Candidate:
     """Exponents as a matrix, signs and mantissas as planes of bytes."""
     mantissa = MANTISSAS[hole.kind]
-    bits = np.frombuffer(data, f"<u{hole.bits // 8}")
-    one = bits.dtype.type
-    exponents = (bits >> one(mantissa) & one((1 << hole.bits - 1 - mantissa) - 1)).astype(np.int16)
-    rest = (bits & one((1 << mantissa) - 1)) | bits >> one(hole.bits - 1) << one(mantissa)
-    planes = [(rest >> one(8 * place)).astype(np.uint8) for place in range(mantissa // 8, -1, -1)]
+    whole = np.frombuffer(data, f"<u{hole.bits // 8}")
+    one = whole.dtype.type
+    exponents = np.empty(len(whole), np.uint8)
+    planes = [np.empty(len(whole), np.uint8) for _ in range(mantissa // 8 + 1)]
+    for start in range(0, len(whole), decoder.BLOCK):
+        bits = whole[start : start + decoder.BLOCK]
+        exponents[start : start + decoder.BLOCK] = bits >> one(mantissa) & one((1 << hole.bits - 1 - mantissa) - 1)
+        rest = (bits & one((1 << mantissa) - 1)) | bits >> one(hole.bits - 1) << one(mantissa)
+        for plane, place in zip(planes, range(mantissa // 8, -1, -1), strict=True):
+            plane[start : start + decoder.BLOCK] = rest >> one(8 * place) & one(255)
     matrix = matrices.Matrix.of(exponents, hole.dims, precision)
-    after = b"".join(_blob(plane.tobytes()) for plane in planes)
-    return Candidate("floats", bytes([decoder.SPLIT]), (matrix,), (b"", after))
+    after = bytearray()
+    while planes:  # one goes as another comes
+        after += _blob(planes.pop(0).data)
+    return Candidate("floats", bytes([decoder.SPLIT]), (matrix,), (b"", bytes(after)))
 
 
 def _digits(hole: Hole, words: np.ndarray, precision: int, shapes: Shapes) -> Iterator[Candidate]:
