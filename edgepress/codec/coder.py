@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgepress.codec.decoder import CHUNK, COARSE, EMPTY, FINE, LEANINGS, MOST_LANES, Tables, number
+from edgepress.codec.room import room
 
 PER_LANE = 4096
 """Symbols that pay for the state of a lane: about half a kilobyte of codes for four bytes."""
@@ -73,7 +74,7 @@ class Coder:
         self.learned = Learned(FINE if lanes == 1 else COARSE)
         self.ideal = 0.0
         self._rows: list[Piece] = []
-        self._places = np.empty(MORE if lanes == 1 else CHUNK + MORE, np.uint16)
+        self._places = room(MORE if lanes == 1 else CHUNK + MORE, np.uint16)
         self._open = 0
         self._codes = bytearray()
 
@@ -100,11 +101,13 @@ class Coder:
     def _flush(self) -> None:
         if not self._codes:
             self._codes += number(self.lanes)
-        self._codes += _single(self._rows) if self.lanes == 1 else _many(self._rows, self.lanes, self._open)
+        pieces = _single(self._rows) if self.lanes == 1 else _many(self._rows, self.lanes, self._open)
+        for piece in pieces:
+            self._codes += piece.data
         self._rows, self._open = [], 0
 
 
-def _single(rows: list[Piece]) -> bytes:
+def _single(rows: list[Piece]) -> tuple[np.ndarray, np.ndarray]:
     state, words = 0, []
     for frequencies, starts, places in reversed(rows):
         back = places[::-1]
@@ -114,12 +117,12 @@ def _single(rows: list[Piece]) -> bytes:
                 state >>= 16
             whole, rest = divmod(state, frequency)
             state = (whole << FINE) + rest + start
-    return state.to_bytes(6, "little") + np.array(words[::-1], "<u2").tobytes()
+    return np.frombuffer(state.to_bytes(6, "little"), np.uint8), np.array(words[::-1], "<u2")
 
 
-def _many(rows: list[Piece], lanes: int, count: int) -> bytes:
+def _many(rows: list[Piece], lanes: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     states = np.full(lanes, EMPTY, np.uint32)
-    words, at = np.empty(count, "<u2"), count  # filled from its end; a symbol gives a word at the most
+    words, at = room(count, "<u2"), count  # filled from its end; a symbol gives a word at the most
     known, narrow_frequencies, narrow_starts = None, states, states
     for frequencies, starts, places in reversed(rows):
         if frequencies is not known:
@@ -137,7 +140,7 @@ def _many(rows: list[Piece], lanes: int, count: int) -> bytes:
                 state[full] = over >> np.uint32(16)
             whole = state // frequency
             state += whole * (np.uint32(1 << COARSE) - frequency) + start
-    return states.astype("<u4").tobytes() + words[at:].tobytes()
+    return states.astype("<u4"), words[at:]
 
 
 def cost(tables: Tables, classes: Any, symbols: np.ndarray) -> float:

@@ -7,6 +7,7 @@ same that way is kept as plain bytes, compressed.
 
 from __future__ import annotations
 
+import io
 import zlib
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,9 @@ from edgepress.codec.coder import Coder, lanes_for
 from edgepress.codec.decoder import Hole, number
 from edgepress.codec.squeezed import squeezed_head
 from edgepress.errors import InvariantError
+
+COPIED = 1 << 20
+"""Bytes of a section that are copied at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
     codes = coder.finish()
     head = squeezed_head(tokens.graph, recipes, len(codes) + len(side))
     start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
-    file = b"".join([start, *_section(head), *_section(codes), *_section(side)])
+    file = _joined(start, bytearray(head), codes, side)
     share = len(head) / max(1, len(tokens.graph) + sum(map(len, recipes)))
     told = tuple(
         replace(each, bits=each.bits + 8 * share * len(recipe)) for each, recipe in zip(account, recipes, strict=True)
@@ -123,6 +127,18 @@ def _one(
     return CodedTensor(candidate.name, count, len(data), bits)
 
 
-def _section(data: bytes | bytearray) -> list[bytes | bytearray]:
-    """Length, bytes, checksum; an empty section is its length."""
-    return [number(len(data)), data, zlib.crc32(data).to_bytes(4, "little")] if data else [number(0)]
+def _joined(start: bytes, *sections: bytearray) -> bytes:
+    """A file of its sections (length, bytes, checksum; an empty one is its length), which are let go of on the way.
+
+    They may be most of the memory: a section shrinks as it is copied, so that file and sections are never held whole.
+    """
+    whole = io.BytesIO()
+    whole.write(start)
+    for section in sections:
+        whole.write(number(len(section)))
+        checksum = zlib.crc32(section).to_bytes(4, "little") if section else b""
+        while section:
+            whole.write(section[:COPIED])
+            del section[:COPIED]
+        whole.write(checksum)
+    return whole.getvalue()

@@ -32,6 +32,7 @@ from edgepress.codec.decoder import (
     number,
     shape_of,
 )
+from edgepress.codec.room import room
 from edgepress.codec.rows import Row
 
 WIDE_ROWS = 1 << 10
@@ -127,7 +128,7 @@ class Matrix:
         flat = values.ravel()
         offset, shift = _placed(flat)
         limit, escapes = _limit(flat, offset, shift, precision)
-        clipped = np.empty(flat.size, np.int8)
+        clipped = room(flat.size, np.int8)
         low = bytearray()
         beyond: list[np.ndarray] = [np.zeros(0, np.int64)]
         for start in range(0, flat.size, decoder.BLOCK):  # so that wider integers than those of the tensor take no room

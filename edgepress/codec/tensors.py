@@ -19,6 +19,7 @@ import numpy as np
 from edgepress.codec import decoder, grids, matrices
 from edgepress.codec.coder import Coder
 from edgepress.codec.decoder import KINDS, MANTISSAS, SIGNED, Hole, number
+from edgepress.codec.room import room
 from edgepress.codec.squeezed import squeezed
 
 Shapes = Collection[tuple[int, ...]]
@@ -240,8 +241,8 @@ def _split(hole: Hole, data: memoryview, precision: int) -> Candidate:
     mantissa = MANTISSAS[hole.kind]
     whole = np.frombuffer(data, f"<u{hole.bits // 8}")
     one = whole.dtype.type
-    exponents = np.empty(len(whole), np.uint8)
-    planes = [np.empty(len(whole), np.uint8) for _ in range(mantissa // 8 + 1)]
+    exponents = room(len(whole), np.uint8)
+    planes = [room(len(whole), np.uint8) for _ in range(mantissa // 8 + 1)]
     for start in range(0, len(whole), decoder.BLOCK):
         bits = whole[start : start + decoder.BLOCK]
         exponents[start : start + decoder.BLOCK] = bits >> one(mantissa) & one((1 << hole.bits - 1 - mantissa) - 1)
