@@ -190,6 +190,7 @@ def test_a_settled_vector_is_whole_numbers_times_one_step(values: list[float]) -
 def test_many_numbers_have_fewer_levels() -> None:
     values = np.linspace(-1, 1, MANY, dtype=np.float32)
     assert len(np.unique(settled_vector(values))) <= 2 * LARGEST_OF_MANY + 1
+    assert np.abs(settled_vector(values, many=False) - values).max() <= 0.501 / LARGEST
     assert np.array_equal(settled_vector(values[:1]), values[:1])
     spread = np.linspace(-1, 1, MANY - 1, dtype=np.float32)
     assert np.abs(settled_vector(spread) - spread).max() <= 0.501 / LARGEST
