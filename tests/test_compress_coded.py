@@ -294,6 +294,8 @@ def test_a_node_that_stays_float_is_not_rounded(tmp_path: Path) -> None:
     assert found.plan.coding is not None and found.plan.coding.steps.keys() == {"n_a", "n_y"}
     kept, others = (found.decoded.constants[found.decoded.node(name).inputs[1]] for name in ("n_c", "n_a"))
     assert step_each(kept) is None and step_each(others) is not None
+    bias = found.decoded.constants[found.decoded.node("n_c").inputs[2]]
+    assert one_step(bias) is None  # nor is what it adds
     rows = {row.node: row for row in found.report.layers}
     assert rows["n_c"].bits is None and rows["n_a"].bits is not None
     assert found.output.stat().st_size < 0.7 * found.original.size

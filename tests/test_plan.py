@@ -85,7 +85,7 @@ def test_the_file_can_be_read_by_people() -> None:
     assert FULL.to_json().endswith("}\n")
 
 
-def edited(plan: Plan = FULL, **changes: Any) -> str:
+def edited(plan: Plan = FULL, /, **changes: Any) -> str:
     """A plan with fields replaced; ``...`` takes one out; ``a__b`` is b in a (in the first entry of a list)."""
     raw = json.loads(plan.to_json())
     for key, value in changes.items():
