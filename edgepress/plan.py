@@ -19,6 +19,11 @@ from edgepress.errors import PlanError
 
 FORMAT = "edgepress-plan/1"
 
+STEPS = (1e-30, 1e30)
+"""Steps that weights may have: their multiples must be float32."""
+
+MOST_RATE = 1e3
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -93,11 +98,13 @@ class Coding:
         steps: the step of every weighted node whose weights are rounded, by its name.
         tables: the step of constants that are something else (tables, weights of recurrent layers), by tensor.
         rate: what a bit is worth when a weight is rounded (``quantize.weights.rated``).
+        channels: nodes that nothing is known of (depthwise convolutions): 127 numbers for every output channel.
     """
 
     steps: Mapping[str, float] = field(default_factory=dict)
     tables: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.0
+    channels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +244,16 @@ def _coding(raw: dict[str, Any]) -> Coding:
     for name in ("steps", "tables"):
         steps = raw.get(name, {})
         _demand(isinstance(steps, dict) and all(map(_step, steps.values())), f"{name} is no object of steps above zero")
+    names = raw.get("channels", ())
+    _demand(isinstance(names, (list, tuple)) and all(isinstance(each, str) for each in names),
+            "channels is no list of names")  # fmt: skip
     rate = raw.get("rate", 0.0)
-    _demand(_number(rate) and 0 <= rate < math.inf, "rate is no number from 0")
-    return Coding(**raw)
+    _demand(_number(rate) and 0 <= rate <= MOST_RATE, f"rate is no number from 0 to {MOST_RATE:g}")
+    return Coding(**{**raw, "channels": tuple(names)})
 
 
 def _step(value: object) -> bool:
-    return isinstance(value, (int, float)) and _number(value) and 0 < value < math.inf
+    return isinstance(value, (int, float)) and _number(value) and STEPS[0] <= value <= STEPS[1]
 
 
 def _numbers(name: str, raw: object) -> dict[str, tuple[float, ...]]:

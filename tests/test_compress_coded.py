@@ -175,8 +175,8 @@ def test_weights_are_whole_numbers_times_steps_on_the_grid(done: Done) -> None:
     coding = done.plan.coding
     assert coding is not None and done.plan.quantization is None
     weighted = [node for node in done.decoded.nodes if node.op in ("Conv", "Gemm", "MatMul")]
-    assert coding.steps.keys() == {node.name for node in weighted}
-    for node in weighted:
+    assert coding.steps.keys() | set(coding.channels) == {node.name for node in weighted}
+    for node in (node for node in weighted if node.name in coding.steps):
         weight = np.moveaxis(done.decoded.constants[node.inputs[1]], output_axis(node.op, node.attributes), 0)
         found = step_each(weight.reshape(len(weight), -1))
         assert found is not None and np.abs(found.whole.astype(int)).max() <= REACH
@@ -334,8 +334,8 @@ def test_models_that_do_not_classify_keep_their_signal(tmp_path: Path) -> None:
     found = unpruned(DEPTHWISE, tmp_path, min_sqnr=12)
     assert found.plan.coding is not None and found.report.taken.quality is not None
     assert sqnr(found) >= 12 and sqnr(found) == pytest.approx(found.report.taken.quality.sqnr_db, abs=0.01)
-    assert found.plan.coding.steps.keys() == {"n_a", "n_c", "n_y"}
-    for name in found.plan.coding.steps:
+    assert found.plan.coding.steps.keys() == {"n_a", "n_y"} and found.plan.coding.channels == ("n_c",)
+    for name in ("n_a", "n_c", "n_y"):
         weight = found.decoded.constants[found.decoded.node(name).inputs[1]]
         assert step_each(weight.reshape(len(weight), -1)) is not None
     assert found.output.stat().st_size < 0.25 * found.original.size
@@ -386,6 +386,18 @@ def test_without_samples_the_cleaned_model_is_coded(tmp_path: Path) -> None:
     inputs = MLP.arrays(9, seed=3)
     assert np.allclose(run(found.decoded, inputs)[0], run(found.original, inputs)[0], atol=1e-6)
     assert found.output.stat().st_size < 0.9 * found.original.size
+    assert report.taken.file_bytes == found.output.stat().st_size
+
+
+def test_more_loss_is_not_a_larger_file_where_work_is_bounded_too(tmp_path: Path) -> None:
+    sizes = [made(request_for(MLP, tmp_path, mac_ratio=0.6, max_drop=drop)).report.taken.file_bytes for drop in (1, 3)]
+    assert sizes[1] <= sizes[0]
+
+
+def test_what_is_next_overwrites_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "net.epz"
+    request = dataclasses.replace(request_for(MLP, tmp_path, prune=False), output=output)
+    assert compress(request).next.split()[-1] == str(tmp_path / "net.decoded.onnx")
 
 
 # --- the command line --------------------------------------------------------------------------------------------
@@ -428,7 +440,7 @@ def test_a_size_out_of_reach_is_missed(whole: Done, tmp_path: Path) -> None:
     assert "0.01 was asked for" in missed.stderr and "Traceback" not in missed.output
     report = Report.from_json(missed.stdout)
     assert "missed, nothing was written" in report.verdict and report.output is None
-    assert report.taken.file_bytes < report.original.file_bytes
+    assert report.taken.file_bytes <= whole.output.stat().st_size  # the smallest that keeps the limit, or smaller
 
 
 def test_a_coded_file_is_applied_and_decoded_by_commands(whole: Done, tmp_path: Path) -> None:
@@ -454,7 +466,15 @@ def damaged(done: Done, folder: Path, changes: Mapping[str, Any]) -> Path:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"steps": {"n_a": 0}}, {"steps": {"n_a": -0.5}}, {"tables": {"w1": "wide"}}, {"rate": -1}, {"step": {}}],
+    [
+        {"steps": {"n_a": 0}},
+        {"steps": {"n_a": 1e300}},
+        {"steps": {"n_a": -0.5}},
+        {"channels": "n_a"},
+        {"tables": {"w1": "wide"}},
+        {"rate": -1},
+        {"step": {}},
+    ],
     ids=str,
 )
 def test_a_damaged_plan_is_one_sentence(mlp: Done, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -462,6 +482,16 @@ def test_a_damaged_plan_is_one_sentence(mlp: Done, changes: dict[str, Any], tmp_
     done = edgepress("apply", mlp.request.model, plan, "--data", mlp.data, "-o", tmp_path / "out.epz")
     assert done.exit_code == 2 and files(tmp_path) == {plan.name}
     assert len(done.stderr.splitlines()) == 1 and "wrong or missing field" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": {"nosuch": 0.1}}, {"channels": ["nosuch"]}, {"tables": {"w1": 0.1}}], ids=str
+)
+def test_a_plan_of_another_network_is_one_sentence(mlp: Done, changes: dict[str, Any], tmp_path: Path) -> None:
+    plan = damaged(mlp, tmp_path, changes)
+    done = edgepress("apply", mlp.request.model, plan, "--data", mlp.data, "-o", tmp_path / "out.epz")
+    assert done.exit_code == 2 and files(tmp_path) == {plan.name}
+    assert len(done.stderr.splitlines()) == 1 and f"mend {next(iter(changes))} in the plan's coding" in done.stderr
 
 
 def test_a_plan_without_its_samples_is_refused(mlp: Done, tmp_path: Path) -> None:

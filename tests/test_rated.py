@@ -80,12 +80,13 @@ def test_the_objective_is_below_that_of_plain_rounding(kind: str, step: float, r
     lengths = rate * factor.left * table_of(start, classes)
 
     def objective(rounded: np.ndarray) -> float:
-        return lost(weight, rounded, step, factor) + float(lengths[classes, rounded.astype(np.int64) + MOST].sum())
+        places = np.clip(rounded.astype(np.int64), -MOST, MOST) + MOST
+        return lost(weight, rounded, step, factor) + float(lengths[classes, places].sum())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rated_module, "SWEEPS", 1)
         once = rated(weight, factor, step, rate)
-    assert objective(once) <= objective(start) * (1 + 1e-4)
+    assert objective(once) <= objective(start) * (1 + 1e-9)
     assert rate < 0.5 or objective(once) < 0.999 * objective(start)
 
 
@@ -98,7 +99,7 @@ def test_more_rate_takes_fewer_bits_and_loses_more(kind: str, step: float) -> No
     assert all(after <= before * 1.005 for before, after in pairwise(bits))  # no guarantee: lengths are counted anew
     assert all(after >= before * 0.97 for before, after in pairwise(errors))  # further sweeps may find better ones
     assert bits[3] < 0.996 * bits[0] and bits[4] < 0.93 * bits[0] and errors[4] > 1.2 * errors[0]
-    assert bits[5] < 0.01 * bits[0]
+    assert bits[5] < 0.03 * bits[0]
 
 
 @pytest.mark.parametrize("step", [0.001, 0.03, 1.0])

@@ -109,6 +109,7 @@ def _candidates(
 ) -> tuple[list[Candidate], Analysis | None]:
     """Narrower float models, then int8 or coded forms of the unpruned and of the strongest narrower ones."""
     found: list[Candidate] = []
+    promising: list[Candidate] = []
     analysis = None
     if request.prune:
         with recorder.stage("analyze") as stage:
@@ -117,14 +118,14 @@ def _candidates(
             stage.note(f"{len(analysis.ladder.groups)} groups may shrink, {len(analysis.refusals)} may not")
         with recorder.stage("prune") as stage:
             free = lossless(context, analysis, judged)
-            found = narrow(request, context, analysis, judged)
-            found = [free, *found] if free is not None and free.verdict.acceptable else found
-            found = distinct(found)
+            narrowed = narrow(request, context, analysis, judged)
+            kept_whole = [free] if free is not None and free.verdict.acceptable else []
+            found, promising = distinct([*kept_whole, *narrowed]), distinct([*narrowed, *kept_whole])
             stage.note(_prune_note(found))
     if (request.wants_integers and quantize_refusal(context.model) is None) or request.rounds_steps:
         with recorder.stage("quantize") as stage:
             whole = integer_forms(request, context, judged, [cleaned, *found[-QUANTIZED_WIDTHS:]])
-            coded_ones = coded_forms(request, context, judged, [*found, cleaned])
+            coded_ones = coded_forms(request, context, judged, [*promising, cleaned])
             found = named_apart([*found, *whole, *coded_ones])
             stage.note("; ".join(filter(None, (_integer_note(whole), _coded_note(coded_ones)))) or "nothing to round")
     return found, analysis

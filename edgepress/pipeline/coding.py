@@ -34,7 +34,7 @@ FEWEST = 64
 """Numbers of the smallest table that has a step of its own; smaller constants are settled as biases are."""
 
 FINE = 1 / 8
-"""Step of a table, and of a layer that nothing is known of, as a share of the root mean square of its numbers."""
+"""Step of a table as a share of the root mean square of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,12 @@ def coded(context: Context, cuts: Sequence[Cut], coding: Coding) -> Coded:
     """Remove channels, round what is left, and make it lean."""
     cutting = cutting_of(context, cuts)
     wanted = {name: Wanted(step=step, rate=coding.rate) for name, step in coding.steps.items()}
+    wanted |= {name: Wanted(lattice=True) for name in coding.channels}
     joint = Joint(cutting.model, wanted)
     made = folded(context, cutting, joint)
     changed = dict(_left(made, wanted, joint))
     changed |= {name: _table(made.constants[name], step) for name, step in coding.tables.items()}
-    weights = {made.node(name).inputs[1] for name in coding.steps}
+    weights = {made.node(name).inputs[1] for name in wanted}
     biases = {name for node in made.nodes if node.name in wanted for name in node.inputs[2:]}
     kept = {name for node in made.nodes if node.op in WEIGHTED and node.name not in wanted for name in node.inputs}
     for name in trainable(made):
@@ -93,7 +94,7 @@ def tables_of(model: Model, kept: Sequence[str] = ()) -> dict[str, float]:
 
 
 def fine_step(values: np.ndarray) -> float:
-    """A step that loses next to nothing, on the grid of the coder."""
+    """A step that loses little (29 dB), on the grid of the coder."""
     size = float(np.sqrt(np.square(values, dtype=np.float64).mean())) or 1.0
     return float(on_grid(np.array(FINE * size)))
 

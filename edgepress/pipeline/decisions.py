@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgepress.errors import PlanError
 from edgepress.model import Model
 from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.analysis import refusal_of
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.form_checks import check_forms
-from edgepress.plan import Cut, Plan, Quantization
+from edgepress.plan import Coding, Cut, Plan, Quantization
+from edgepress.quantize import has_float32_weight
 
 
 def check_decisions(context: Context, plan: Plan) -> None:
@@ -24,6 +27,27 @@ def check_decisions(context: Context, plan: Plan) -> None:
     if plan.quantization is not None:
         _check_names(context.model, plan.quantization)
         check_forms(context.model, plan.quantization)
+    if plan.coding is not None:
+        _check_coding(context.model, plan.coding)
+
+
+def _check_coding(model: Model, coding: Coding) -> None:
+    """Nodes and tensors that the coding speaks of are there, and can be rounded."""
+    weighted = {node.name: node.inputs[1] for node in model.nodes if has_float32_weight(model, node)}
+    for field in ("steps", "channels"):
+        for name in getattr(coding, field):
+            if name not in weighted:
+                raise PlanError(
+                    f"The plan's {field} name node {name!r}, but the model has no node of that name with float32 "
+                    f"weights: mend {field} in the plan's coding."
+                )
+    tables = {name for name, array in model.constants.items() if array.dtype == np.float32 and array.ndim > 1}
+    for name in coding.tables:
+        if name not in tables - set(weighted.values()):
+            raise PlanError(
+                f"The plan's tables name tensor {name!r}, but the model has no table of that name: mend tables in the "
+                "plan's coding."
+            )
 
 
 def _check_names(model: Model, quantization: Quantization) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgepress.model import Model
 from edgepress.normalize import Normalized
 from edgepress.pipeline.candidates import Candidate, candidate
 from edgepress.pipeline.choose import Choice
+from edgepress.pipeline.coding import coded_size
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.place import Place, here
 from edgepress.pipeline.prepare import Opened
@@ -104,8 +106,16 @@ class Findings:
     def chosen(self) -> Candidate:
         """The candidate that was chosen; the cleaned model when nothing was tried."""
         if self.choice is None:
-            return candidate(CLEANED, "cleaned fp32", self.normalized.model, (), never_measured(), None)
+            return self._alone
         return next(item for item in self.candidates if item.name == self.choice.chosen)
+
+    @cached_property
+    def _alone(self) -> Candidate:
+        """The cleaned model, with nothing measured but its coded file, where that is what is handed over."""
+        found = candidate(CLEANED, "cleaned fp32", self.normalized.model, (), never_measured(), None)
+        if not self.request.for_coding:
+            return found
+        return dataclasses.replace(found, coded_bytes=coded_size(found.model))
 
 
 def never_measured() -> Verdict:

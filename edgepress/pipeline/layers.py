@@ -9,7 +9,7 @@ import numpy as np
 
 from edgepress.levels import INT8, bits, within
 from edgepress.model import Model, Node
-from edgepress.ops.weighted import WEIGHTED, output_axis
+from edgepress.ops.weighted import WEIGHTED
 from edgepress.pipeline.candidates import Candidate
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.layer_errors import layer_sqnr
@@ -53,9 +53,8 @@ def layers(context: Context | None, model: Model, chosen: Candidate, asked: Coll
         width = _width(model, node, weights[node.name])
         reason = _reason(node, weights[node.name], chosen.quantization, kept, asked)
         stored = file.weights(_operands(node, weights[node.name], made.get(node.name)))
-        if chosen.coding is not None and node.name in chosen.coding.steps:
-            weight = chosen.model.constants[made[node.name].inputs[1]]
-            stored = in_coded_file(weight, output_axis(node.op, node.attributes))
+        if chosen.coding is not None:
+            stored = in_coded_file(chosen.model, _operands(node, weights[node.name], made.get(node.name)), node)
         levels = _levels(node.name, chosen.quantization) if stored.integers and chosen.quantization else None
         low, high = stored.scales or (None, None)
         rows.append(

@@ -54,7 +54,7 @@ def _of_speed(findings: Findings) -> Iterator[str]:
     """Says so where the smallest coded file holds a model that is slower than the cleaned one."""
     timing = findings.timing.get(findings.decisive_threads)
     found = None if timing is None else timing.ratio(findings.chosen.name)
-    if found is not None and found.noise == "slower":
+    if found is not None and found.noise == "slower" and findings.chosen.cuts:
         yield (
             f"The model in the coded file takes {found.median:.2f} times as long as the cleaned fp32 model, as its "
             "widths are odd ones: ask for --speedup 1 or --width-multiple 8 to avoid that."

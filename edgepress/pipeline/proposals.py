@@ -49,7 +49,8 @@ def coded_forms(request: Request, context: Context, judged: Judge, sources: list
     if not request.rounds_steps or not context.sweep_samples:
         return []
     goal = None if request.size_ratio is None else int(request.size_ratio * judged.original_bytes)
-    return shortest(context, sources, judged, kept=request.keep_float, goal=goal)
+    bounded = request.mac_ratio is None and request.speedup is None
+    return shortest(context, sources, judged, kept=request.keep_float, goal=goal, bounded=bounded)
 
 
 def _quantized(request: Request, context: Context, judged: Judge, source: Candidate) -> list[Candidate]:

@@ -63,7 +63,9 @@ def report(findings: Findings, stages: Sequence[StageRow], output: Path | None =
 def _next(findings: Findings, output: Path | None) -> str:
     """The command that decodes or times the result; empty where nothing was written or could be timed."""
     if output is not None and findings.request.for_coding:
-        return shlex.join(["edgepress", "decode", str(output), "-o", str(output.with_suffix(".onnx"))])
+        place = output.with_suffix(".onnx")
+        place = output.with_suffix(".decoded.onnx") if place.exists() else place
+        return shlex.join(["edgepress", "decode", str(output), "-o", str(place)])
     if output is None or (findings.context is not None and findings.context.target.artifact):
         return ""
     device = [] if findings.request.device is None else ["--device", findings.request.device]

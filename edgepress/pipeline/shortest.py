@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgepress.codec.classes import class_bits
 from edgepress.pipeline.candidates import Candidate, Judge
-from edgepress.pipeline.coding import Coded, coded, coded_size, fine_step, tables_of
+from edgepress.pipeline.coding import Coded, coded, coded_size, tables_of
 from edgepress.pipeline.context import Context
 from edgepress.pipeline.integers import distance
 from edgepress.pipeline.searching import first_accepted
@@ -52,11 +52,12 @@ CORRECTIONS = 3
 
 def shortest(
     context: Context,
-    sources: Iterable[Candidate],
+    sources: Sequence[Candidate],
     judged: Judge,
     *,
     kept: Sequence[str] = (),
     goal: int | None = None,
+    bounded: bool = True,
 ) -> list[Candidate]:
     """Coded forms of float candidates, the smallest one that is acceptable last; the closest one if none is.
 
@@ -65,16 +66,20 @@ def shortest(
         sources: float candidates, the most promising first.
         judged: the judge.
         kept: names of nodes that stay float.
-        goal: bytes that the file may have; None for as few as quality allows.
+        goal: bytes that the file may have; None, or one out of reach: as few as quality allows.
+        bounded: give a candidate up where it cannot be smaller than the ones before; not where size is not all.
     """
     found: list[Candidate] = []
     for source in sources:
         search = _Search(context, source, judged, kept)
-        if search.table:
-            best = min((item.size for item in found if item.verdict.acceptable), default=None)
+        best = min((item.size for item in found if item.verdict.acceptable), default=None) if bounded else None
+        if not search.table:
+            found += search.only()
+        else:
             found += search.within(goal) if goal is not None else search.smallest(best)
     if goal is not None:
-        return sorted(found, key=lambda item: -distance(item.verdict))[-1:]
+        fitting = sorted((item for item in found if item.size <= goal), key=lambda item: distance(item.verdict))
+        return fitting[:1] or shortest(context, sources, judged, kept=kept, bounded=bounded)
     accepted = sorted((item for item in found if item.verdict.acceptable), key=lambda item: -item.size)
     return accepted or sorted(found, key=lambda item: -distance(item.verdict))[-1:]
 
@@ -107,7 +112,7 @@ class _Search:
         nodes = [node for node in model.nodes if node.name not in self.kept and has_float32_weight(model, node)]
         classifies = self.judged.limit.measure != "sqnr"
         self.table: Table = step_table(self.context, model, [node.name for node in nodes], classifies=classifies)
-        self.others = {n.name: fine_step(model.constants[n.inputs[1]]) for n in nodes if n.name not in self.table}
+        self.others = tuple(node.name for node in nodes if node.name not in self.table)
         self.tables = tables_of(model, self.kept)
 
     def smallest(self, below: int | None) -> Iterator[Candidate]:
@@ -124,7 +129,7 @@ class _Search:
             yield measured(self.best)
 
     def within(self, goal: int) -> Iterator[Candidate]:
-        """The form whose file is as close to a size as may be without being larger."""
+        """The form whose file is as close to a size as may be without being larger, if there is one."""
         count = self._count()
         guess = sum(self._budget(place) <= goal for place in range(count - 1))
         larger = first_accepted(lambda each: self.outcome(each)[0] > goal, count, guess, ROUNDS, STEP)
@@ -134,6 +139,11 @@ class _Search:
             if item.size <= goal:
                 yield item
                 return
+
+    def only(self) -> Iterator[Candidate]:
+        """The form without steps to choose, if there is anything else to round."""
+        if self.others or self.tables:
+            yield measured(self.form(0, 0.0))
 
     def outcome(self, place: int, rate: float = 0.0) -> tuple[int, bool]:
         """Bytes of the form of a budget, by its number, and whether it is acceptable. Only the best one is kept."""
@@ -145,8 +155,8 @@ class _Search:
 
     def form(self, budget: int, rate: float) -> Candidate:
         """The form of a budget."""
-        places = allocate(self.table, budget)
-        coding = Coding({**steps_of(self.source.model, places), **self.others}, self.tables, rate)
+        places = allocate(self.table, budget) if self.table else {}
+        coding = Coding(steps_of(self.source.model, places), self.tables, rate, self.others)
         made = coded(self.context, self.source.cuts, coding)
         size = self._foreseen(made)
         return dataclasses.replace(

@@ -21,7 +21,7 @@ from edgepress.quantize.weights.lattice import on_grid
 from edgepress.quantize.weights.obs import Factor, Grid, Inputs, obs
 from edgepress.quantize.weights.rated import REACH
 
-LADDER = tuple(2.0 ** (place / 4) for place in range(-8, 13))
+LADDER = tuple(2.0 ** (place / 4) for place in range(-16, 13))
 """Steps that are tried, in root mean squares of the weights."""
 
 Table = dict[str, dict[int, Width]]

@@ -17,7 +17,11 @@ import numpy as np
 
 from edgepress.codec.classes import class_bits
 from edgepress.codec.grids import step_each
-from edgepress.model import Model
+from edgepress.model import Model, Node
+from edgepress.ops.weighted import WEIGHTED, output_axis
+
+FLOAT_BITS = 27
+"""About what a float that no rounding has touched takes in a coded file."""
 
 SCALED = ("DequantizeLinear", "Mul")
 """Nodes whose second input is a scale."""
@@ -42,12 +46,25 @@ class InFile:
     bits: float | None = None
 
 
-def in_coded_file(weight: np.ndarray, axis: int) -> InFile:
-    """What a weight that was rounded to steps takes in a coded file; ``axis`` is that of its output channels."""
+def in_coded_file(model: Model, tensors: Iterable[str], node: Node) -> InFile:
+    """What the constants among some inputs of a node take in the coded file of a model."""
+    arrays = [model.constants[name] for name in tensors if name in model.constants]
+    axis = output_axis(node.op, node.attributes) if node.op in WEIGHTED else 0
+    found = [
+        _coded(array, axis if array.ndim > 1 else 0) for array in arrays if array.dtype == np.float32 and array.ndim
+    ]
+    scales = [each.scales for each in found if each.scales is not None]
+    count, size = sum(each.count for each in found), sum(each.size for each in found)
+    bits = sum((each.bits or FLOAT_BITS) * each.count for each in found) / max(1, count)
+    ends = (min(low for low, _ in scales), max(high for _, high in scales)) if scales else None
+    return InFile(size, count, False, ends, bits if scales else None)
+
+
+def _coded(weight: np.ndarray, axis: int) -> InFile:
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     found = step_each(rows)
     if found is None:
-        return InFile(weight.nbytes, weight.size, False, None)
+        return InFile(math.ceil(FLOAT_BITS * weight.size / 8), weight.size, False, None)
     bits = class_bits(found.whole.astype(np.int64))
     scales = float(found.steps.min()), float(found.steps.max())
     return InFile(math.ceil(bits / 8) + len(rows), weight.size, False, scales, bits / max(1, weight.size))

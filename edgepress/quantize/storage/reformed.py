@@ -49,7 +49,10 @@ def reformed(model: Model, form: str) -> Model:
         raise ModelError(f"int4 needs operator set {OPSET4}, and the model has {model.opset}: choose packed.")
     folded, multiples = dict(_folded(model)), dict(_multiples(model))
     if not folded and not multiples:
-        raise ModelError("No weight of the model is made of whole numbers: quantize or compress it first.")
+        raise ModelError(
+            f"No weight of the model is made of whole numbers, {LEAST_ELEMENTS} at the least: quantize or compress it "
+            "first, or decode it without --form."
+        )
     proto = model.edit()
     if form == "float":
         _multiply_out(proto.graph, model, folded)

@@ -30,7 +30,7 @@ from edgepress.levels import INT8, within
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.quantize.weights.codebooks import codebook, on_codebook
-from edgepress.quantize.weights.lattice import on_grid, settled_vector
+from edgepress.quantize.weights.lattice import GAINS, on_grid, settled_vector
 from edgepress.quantize.weights.nearest import Rounded, round_weights
 from edgepress.quantize.weights.obs import Factor, Grid, Inputs, obs
 from edgepress.quantize.weights.rated import REACH, rated
@@ -51,6 +51,7 @@ class Wanted:
         shared: all output channels have one scale.
         scale: float32 ``[channels]``, the scale of every output channel where it is given; it stays as it is.
         step: the one step of a layer that is rounded for a coded file, before outputs are matched; None for others.
+        lattice: scales lie on the grid of the coder where outputs are matched; those of a step always do.
         rate: what a bit is worth there (``rated``).
     """
 
@@ -62,12 +63,13 @@ class Wanted:
     shared: bool = False
     scale: np.ndarray | None = None
     step: float | None = None
+    lattice: bool = False
     rate: float = 0.0
 
     def settled(self, wished: np.ndarray) -> np.ndarray:
         """Scales of the kind that the layer may have, near given ones."""
-        if self.step is not None:
-            return on_grid(wished)
+        if self.step is not None or self.lattice:
+            return on_grid(wished, GAINS)
         if self.shared:  # the one that keeps the energy of all channels together
             wished = np.full_like(wished, np.sqrt(np.square(wished).mean()))
         return settled(wished, in_powers=self.power_of_two)

@@ -22,8 +22,8 @@ from edgepress.codec.classes import classes_of, table_of
 from edgepress.codec.decoder import MOST
 from edgepress.quantize.weights.obs import Factor, Grid, obs
 
-REACH = MOST
-"""Largest number: what the coder's tables hold without an escape."""
+REACH = 127
+"""Largest number. Beyond what the coder's tables hold (``MOST``) it takes an escape: that is for fine steps only."""
 
 SWEEPS = 2
 """Sweeps with lengths: later ones bring next to nothing."""
@@ -53,12 +53,13 @@ def rated(weight: np.ndarray, factor: Factor, step: float, rate: float) -> np.nd
 
 
 def _descend(whole: np.ndarray, steps: np.ndarray, factor: Factor, lengths: np.ndarray, classes: np.ndarray) -> None:
-    """One sweep over all columns, in place; ``lengths`` ``[classes, 2 REACH + 1]`` in units of the error."""
+    """One sweep over all columns, in place; ``lengths`` ``[classes, 2 MOST + 1]`` in units of the error."""
     gram = factor.gram
     slopes = np.ascontiguousarray(((whole - steps) @ gram).T)  # [columns, rows]
     current = np.ascontiguousarray(whole.T)
     for i in factor.order:
-        wanted = _cheapest(current[i] - slopes[i] / gram[i, i], float(gram[i, i]), lengths, classes[:, i])
+        best = current[i] - slopes[i] / gram[i, i]
+        wanted = _cheapest(best, current[i], float(gram[i, i]), lengths, classes[:, i])
         moved = wanted - current[i]
         rows = np.flatnonzero(moved)
         if rows.size:
@@ -67,9 +68,12 @@ def _descend(whole: np.ndarray, steps: np.ndarray, factor: Factor, lengths: np.n
     whole[:] = current.T
 
 
-def _cheapest(best: np.ndarray, weight: float, lengths: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The nearest number, the next one toward zero, or zero: whichever costs least, ``[rows]``."""
+def _cheapest(
+    best: np.ndarray, current: np.ndarray, weight: float, lengths: np.ndarray, classes: np.ndarray
+) -> np.ndarray:
+    """The number of now, the nearest one, the next one toward zero, or zero: whichever costs least, ``[rows]``."""
     nearest = np.clip(np.rint(best), -REACH, REACH)
-    tried = np.stack([nearest, nearest - np.sign(nearest), np.zeros_like(nearest)])
-    costs = weight * np.square(best - tried) + lengths[classes, tried.astype(np.int64) + REACH]
+    tried = np.stack([current, nearest, nearest - np.sign(nearest), np.zeros_like(nearest)])
+    places = np.clip(tried.astype(np.int64), -MOST, MOST) + MOST
+    costs = weight * np.square(best - tried) + lengths[classes, places]
     return np.asarray(tried[costs.argmin(0), np.arange(len(best))])
