@@ -2,8 +2,9 @@
 
 A network gets some thousand unlabelled training images, and ``--max-drop`` is what a goal allows: without labels that
 is a KL divergence of 0.01 nats for half a point, of 0.02 nats for one. Which loss goes with which divergence differs
-from network to network (``edgepress.quality``), so some get 0.03 nats as well, and all rows are shown. Everything else
-is decided by ``compress`` on the samples that it holds out; the test images are looked at once.
+from network to network (``edgepress.quality``): the LeNets, which are right 98 times of 100, lose less, so they get
+limits half as large again as well, and all rows are shown. Everything else is decided by ``compress`` on the samples
+that it holds out; the test images are looked at once.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Case:
 
 
 CASES = {
-    "lenet300100": Case("mnist_lenet300100", "mnist", {0.5: 110, 1: 150}, (0.5, 1, 1.5), 12_000),
-    "lenet5": Case("mnist_lenet5caffe", "mnist", {0.5: 240, 1: 380}, (0.5, 1, 1.5), 12_000),
+    "lenet300100": Case("mnist_lenet300100", "mnist", {0.5: 110, 1: 150}, (0.5, 0.75, 1, 1.5), 12_000),
+    "lenet5": Case("mnist_lenet5caffe", "mnist", {0.5: 240, 1: 380}, (0.5, 0.75, 1, 1.5), 12_000),
     "fashion_vgg7bn": Case("fashion_vgg7bn_bn", "fashion", {0.5: 28}),
     "resnet20": Case("cifar10_resnet20_bn", "cifar-lossless", {0.5: 19}),
     "fashion_vggw": Case("fashion_vggw_bn", "fashion", {0.5: 100, 1: 140}, seeds=1),
