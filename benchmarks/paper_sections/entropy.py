@@ -83,7 +83,7 @@ CASES = {
         "mnist_lenet300100", "mnist", 98.35, 210, 0.5, {"straight": 16, "relaxed": 16},
         {
             "straight": (Rung(0.3, 0.04), Rung(0.3, 0.08), Rung(0.3, 0.16), Rung(0.2, 0.08)),
-            "relaxed": (Rung(0.2, 0.08), Rung(0.2, 0.16)),
+            "relaxed": (Rung(0.2, 0.08), Rung(0.2, 0.04)),
         },
         {"straight": 3, "relaxed": 1},
     ),
