@@ -13,9 +13,9 @@ A first rule asked for the accuracy itself, at the floor plus half of the points
 had been shown the test images by then (LeNet-300-100, straight, size 0.3, beta 0.16, two seeds) had lost 0.70 and 0.68
 points there, where 0.5 were allowed: with 3,000 samples chance alone is half a point. They are kept beside the others.
 
-What the rule does not see: networks that start from the original keep a part of what it knows by heart. Hold-out images
-flattered by 0.0 points on LeNet-5, 0.5 on LeNet-300-100 and 1.2 on the convolutional network of Fashion-MNIST, where the
-setting that was chosen is therefore too small a file.
+What the rule does not see: networks that start from the original keep a part of what it knows by heart. Hold-out
+images flattered by 0.0 points on LeNet-5, 0.5 on LeNet-300-100 and 1.2 on the convolutional network of Fashion-MNIST,
+where the setting that was chosen is therefore too small a file.
 """
 
 from __future__ import annotations

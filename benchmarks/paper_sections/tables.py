@@ -46,8 +46,8 @@ allowed for no chance: the two rows of it that had seen test images by then are 
 
 All bytes of the coded file, graph included, against the fp32 ONNX file; published figures mostly count weights alone.
 Points are lost against the trained original. Rows that name their setting are those of the ladder, shown the test
-images after the choice: they decide nothing. One of them (fashion_vgg7bn, beta 0.04) was tried after the test images had
-shown that the chosen one loses too much: Fashion-MNIST's hold-out images flatter by more than chance.""",
+images after the choice: they decide nothing. One of them (fashion_vgg7bn, beta 0.04) was tried after the test images
+had shown that the chosen one loses too much: Fashion-MNIST's hold-out images flatter by more than chance.""",
     "flat": """## Pruning toward flat minima (Ebrahimi 2021)
 
 From scratch, with equal steps and equal sizes; radii are those of the Kronecker factors and of the true Hessian. The
@@ -91,7 +91,7 @@ def goal(rows: Rows) -> str:
     if row["goal"] is None:
         return "reported"
     reached = all(each["times"] >= row["goal"] and each["lost"] <= row["limit"] for each in rows)
-    apart = ", not chosen" if "," in row["kind"] else ""
+    apart = " by the ladder" if "," in row["kind"] else ""
     return f"×{row['goal']:g} at {row['limit']:g}: {'reached' if reached else 'missed'}{apart}"
 
 
