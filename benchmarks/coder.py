@@ -1,7 +1,7 @@
 """The coder of coded files against others on the same whole numbers, and large models in time and memory.
 
-    python benchmarks/coder.py compare [--others PYTHON] [--bits 1.5 1.0] [--models NAME ...] [--folder TEMP]
-    python benchmarks/coder.py large [--kinds steps int8 float] [--folder TEMP]
+    python benchmarks/coder.py compare [--others PYTHON] [--bits 1.5 1.0] [--models NAME ...] [--out DIR]
+    python benchmarks/coder.py large [--kinds steps int8 float] [--folder TEMP] [--out DIR]
 
 ``compare`` rounds the layers of four networks of ``../shared`` (or ``EDGEPRESS_SHARED``) to whole numbers: one step for
 a layer, so that nearest rounding would have the entropy of ``--bits``, and second-order rounding
@@ -12,6 +12,9 @@ takes two bytes a value).
 
 ``large`` makes models of 26 million weights, codes and decodes them in fresh processes, and compares the bytes. MB/s
 are of float32, whatever the file stores, and of CPU time; memory is what the kernel says, over that of the imports.
+
+Both write ``results/coder-COMMAND.json`` and ``.md``; rows take the places of those of the same name, others stay.
+Without ``--others`` the figures of other coders stay, too, where the numbers are the same.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coder_report import Row, keep, kept
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EDGEPRESS_SHARED", ROOT.parent / "shared"))
@@ -155,14 +159,16 @@ def ours(layers: list[np.ndarray]) -> dict[str, Any]:
     """Bytes, and seconds of CPU time to code and to decode."""
     from edgepress.codec import decoder, matrices
     from edgepress.codec.coder import Coder, lanes_for
+    from edgepress.codec.room import Pages
+    from edgepress.codec.symbols import Matrix
 
     begin = time.process_time()
     widest = max(max(len(each), each.size // len(each)) for each in layers)
     coder = Coder(lanes_for(sum(each.size for each in layers), widest))
-    side = bytearray()
+    side = Pages()
     recipes = []
     for each in layers:
-        matrix = matrices.Matrix.of(each, each.shape, coder.learned.precision)
+        matrix = Matrix.of(each, each.shape, coder.learned.precision)
         _, way = matrices.best(matrix, coder.learned, coder.lanes)
         recipes.append(matrices.write(matrix, way, coder, side))
     codes = coder.finish()
@@ -178,32 +184,46 @@ def ours(layers: list[np.ndarray]) -> dict[str, Any]:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Print a table."""
-    print("| network | bits asked | weights | edgepress bits/w (ideal) | xz | nncodec | constriction |", end="")
-    print(" edgepress / nncodec | decode MB/s |")
-    print("|---" * 9 + "|")
+    """Keep a row for each network and width."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for net in options.models:
             for bits in options.bits:
-                print(_row(net, bits, options.others, Path(folder)), flush=True)
+                print(net, bits, "...", file=sys.stderr, flush=True)
+                row = _row(net, bits, options.others, Path(folder))
+                known = {} if options.others else _of_others(options.out, row)
+                keep(options.out, "compare", {**row, **known})
+    print((options.out / "coder-compare.md").read_text(encoding="utf-8"), end="")
 
 
-def _row(net: str, bits: float, python: str | None, folder: Path) -> str:
+def _of_others(out: Path, row: Row) -> Row:
+    """What is kept of other coders on the same numbers, for runs without them."""
+    before = kept(out, "compare").get(row["name"], {})
+    same = before.get("weights") == row["weights"] and before.get("xz") == row["xz"]
+    found = {name: before[name] for name in OTHER if name in before} if same else {}
+    if "nncodec" in found:
+        found["edgepress / nncodec"] = row["edgepress"] / found["nncodec"]
+    return found
+
+
+def _row(net: str, bits: float, python: str | None, folder: Path) -> Row:
+    """Bits for each weight, MB/s of float32 and of CPU time."""
     layers = layers_of(net, bits)
     count = sum(each.size for each in layers)
     made, others = ours(layers), _others(layers, python, folder)
     xz = len(lzma.compress(b"".join(each.astype(np.int8).tobytes() for each in layers), preset=9))
-    per = [f"{8 * others[name][0] / count:.4f}" if name in others else "-" for name in OTHER]
-    against = f"{made['bytes'] / others['nncodec'][0]:.3f}" if "nncodec" in others else "-"
-    own = f"{8 * made['bytes'] / count:.4f} ({8 * made['ideal'] / count:.4f})"
-    cells = [net, bits, count, own, f"{8 * xz / count:.4f}", *per, against, f"{4e-6 * count / made['decode']:.1f}"]
-    return f"| {' | '.join(map(str, cells))} |"
+    row = {"name": f"{net} {bits:g}", "weights": count, "edgepress": 8 * made["bytes"] / count,
+           "ideal": 8 * made["ideal"] / count, "xz": 8 * xz / count,
+           **{name: 8 * others[name][0] / count for name in OTHER if name in others}}  # fmt: skip
+    if "nncodec" in others:
+        row["edgepress / nncodec"] = made["bytes"] / others["nncodec"][0]
+    return row | {f"{what} MB/s": 4e-6 * count / made[what] for what in ("encode", "decode")}
 
 
 def _others(layers: list[np.ndarray], python: str | None, folder: Path) -> dict[str, Any]:
     if python is None:
         return {}
-    np.savez(folder / "layers.npz", **{f"{place:04}": each.reshape(len(each), -1) for place, each in enumerate(layers)})
+    named: dict[str, Any] = {f"{place:04}": each.reshape(len(each), -1) for place, each in enumerate(layers)}
+    np.savez(folder / "layers.npz", **named)
     done = subprocess.run(
         [python, "-c", OTHERS, str(folder / "layers.npz")], capture_output=True, text=True, check=True
     )
@@ -258,27 +278,26 @@ def _peak() -> int:
 
 
 def large(options: argparse.Namespace) -> None:
-    """Print a table."""
+    """Keep a row for each kind of model."""
     megabytes = 4e-6 * sum(int(np.prod(shape)) for shape in SHAPES)
-    print("| model | MB | coded MB | encode MB/s | decode MB/s | memory encode / decode, of the model |")
-    print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         for kind in options.kinds:
+            print(kind, "...", file=sys.stderr, flush=True)
             model, coded, back = folder / "model.onnx", folder / "model.epz", folder / "back.onnx"
             model.write_bytes(make(kind))
-            told = []
+            told = {}
             for task, source, target in (("encode", model, coded), ("decode", coded, back)):
                 command = [sys.executable, __file__, "work", task, str(source), str(target)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
-                told.append(json.loads(done.stdout))
+                told[task] = json.loads(done.stdout)
             if back.read_bytes() != model.read_bytes():
                 raise SystemExit("What was decoded is not what was coded.")
             size = model.stat().st_size / 1e6
-            speed = [f"{megabytes / seconds:.1f}" for seconds, _ in told]
-            memory = " / ".join(f"{used / size:.1f}" for _, used in told)
-            cells = [kind, f"{size:.1f}", f"{coded.stat().st_size / 1e6:.2f}", *speed, memory]
-            print(f"| {' | '.join(cells)} |", flush=True)
+            row = {"name": kind, "MB": size, "coded MB": coded.stat().st_size / 1e6}
+            row |= {f"{task} MB/s": megabytes / seconds for task, (seconds, _) in told.items()}
+            keep(options.out, "large", row | {f"{task} memory": used / size for task, (_, used) in told.items()})
+    print((options.out / "coder-large.md").read_text(encoding="utf-8"), end="")
 
 
 def main() -> None:
@@ -293,6 +312,7 @@ def main() -> None:
     second.add_argument("--kinds", nargs="+", choices=("steps", "int8", "float"), default=["steps", "int8", "float"])
     for each in (first, second):
         each.add_argument("--folder", type=Path)
+        each.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     third = commands.add_parser("work")
     for name in ("task", "source", "target"):
         third.add_argument(name, type=str if name == "task" else Path)

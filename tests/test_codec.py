@@ -31,6 +31,8 @@ from edgepress.codec import (
 )
 from edgepress.codec.coder import Coder
 from edgepress.codec.contexts import Contexts
+from edgepress.codec.room import Pages
+from edgepress.codec.symbols import Matrix
 from edgepress.model import Model
 from edgepress.quantize import slim
 
@@ -120,8 +122,8 @@ def test_floats_as_training_leaves_them_hardly_compress() -> None:
 def through(values: np.ndarray, shape: tuple[int, ...], lanes: int = 1) -> tuple[np.ndarray, float, int]:
     """A matrix coded and decoded; ideal bits, bytes of the codes."""
     made = Coder(lanes)
-    side = bytearray()
-    matrix = matrices.Matrix.of(values, shape, made.learned.precision)
+    side = Pages()
+    matrix = Matrix.of(values, shape, made.learned.precision)
     _, way = matrices.best(matrix, made.learned, lanes)
     recipe = matrices.write(matrix, way, made, side)
     ideal, section = made.ideal, made.finish()

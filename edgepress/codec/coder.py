@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgepress.codec.decoder import CHUNK, COARSE, EMPTY, FINE, LEANINGS, MOST_LANES, Tables, number
-from edgepress.codec.room import room
+from edgepress.codec.room import Pages, room
 
 PER_LANE = 4096
 """Symbols that pay for the state of a lane: about half a kilobyte of codes for four bytes."""
@@ -40,7 +40,8 @@ MORE = 1 << 20
 """Symbols that room is made for beyond what is needed: memory that stays in one piece leaves no gaps behind."""
 
 Piece = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Rows of symbols: frequencies and starts of their tables at the time, and the places of the symbols in them."""
+"""Rows of symbols: frequencies and starts of their tables at the time (of a class, if there is a single one), and the
+places of the symbols in them."""
 
 
 class Learned:
@@ -74,28 +75,38 @@ class Coder:
         self.learned = Learned(FINE if lanes == 1 else COARSE)
         self.ideal = 0.0
         self._rows: list[Piece] = []
-        self._places = room(MORE if lanes == 1 else CHUNK + MORE, np.uint16)
-        self._open = 0
-        self._codes = bytearray()
+        self._places = room(2 * (MORE if lanes == 1 else CHUNK + MORE), np.uint8)
+        self._open, self._used = 0, 0
+        self._codes = Pages()
 
     def row(self, tables: Tables, classes: Any, symbols: np.ndarray) -> None:
         """Code one row of symbols, 0 .. 2 limit."""
         places = np.add(classes * tables.width, symbols, dtype=np.int64)
         self.ideal += len(symbols) * tables.precision - float(np.log2(tables.frequencies.take(places)).sum())
-        start, self._open = self._open, self._open + len(symbols)
-        if self._open > len(self._places):
-            self._places = np.concatenate([self._places[:start], np.empty(self._open, np.uint16)])
-        self._places[start : self._open] = places
-        self._rows.append((tables.frequencies, tables.starts, self._places[start : self._open]))
+        if isinstance(classes, int):
+            self._rows.append((tables.frequencies[classes], tables.starts[classes], self._kept(symbols, np.uint8)))
+        else:
+            self._rows.append((tables.frequencies, tables.starts, self._kept(places, np.uint16)))
+        self._open += len(symbols)
         tables.learn(classes, symbols)
         if self.lanes > 1 and self._open >= CHUNK:
             self._flush()
 
-    def finish(self) -> bytearray:
+    def _kept(self, places: np.ndarray, kind: Any) -> np.ndarray:
+        """A copy of places as integers of some type, for the time until they are coded."""
+        size = len(places) * np.dtype(kind).itemsize
+        if self._used + size > len(self._places):  # what is full stays with the rows that are in it
+            self._places, self._used = room(size + 2 * MORE, np.uint8), 0
+        kept: np.ndarray = self._places[self._used : self._used + size].view(kind)
+        kept[:] = places
+        self._used += size + size % 2  # so that the next ones are aligned
+        return kept
+
+    def finish(self) -> Pages:
         """The section of codes, with which this ends; empty if there was nothing to code."""
         if self._open:
             self._flush()
-        self._places = np.empty(0, np.uint16)
+        self._places = np.empty(0, np.uint8)
         return self._codes
 
     def _flush(self) -> None:
@@ -104,7 +115,7 @@ class Coder:
         pieces = _single(self._rows) if self.lanes == 1 else _many(self._rows, self.lanes, self._open)
         for piece in pieces:
             self._codes += piece.data
-        self._rows, self._open = [], 0
+        self._rows, self._open, self._used = [], 0, 0
 
 
 def _single(rows: list[Piece]) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,7 @@ import numpy as np
 from edgepress.codec import matrices
 from edgepress.codec.coder import Learned, cost
 from edgepress.codec.decoder import ALIKE, CLASSES, FINE, LAPLACE, MOST, WEIGHT, Tables, prior
+from edgepress.codec.symbols import Matrix
 
 VALUES = 2 * MOST + 1
 """Values that a table has a length for: -MOST .. MOST; what is beyond is an escape and costs bytes of its own."""
@@ -97,8 +98,8 @@ def matrix_bits(values: np.ndarray) -> float:
     return spent
 
 
-def _matrix(values: np.ndarray) -> matrices.Matrix:
+def _matrix(values: np.ndarray) -> Matrix:
     whole = np.asarray(values)
     if whole.dtype.kind == "f":
         whole = np.rint(whole).astype(np.int64)
-    return matrices.Matrix.of(whole, whole.shape, FINE)
+    return Matrix.of(whole, whole.shape, FINE)

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from edgepress.codec import decoder, tensors, wire
 from edgepress.codec.coder import Coder, lanes_for
 from edgepress.codec.decoder import Hole, number
+from edgepress.codec.room import Pages
 from edgepress.codec.squeezed import squeezed_head
 from edgepress.errors import InvariantError
-
-COPIED = 1 << 20
-"""Bytes of a section that are copied at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +97,12 @@ def _coded(tokens: wire.Tokens, model: bytes) -> Coded:
     widest = max((_widest(hole) for hole, _ in tokens.holes), default=1)
     coder = Coder(lanes_for(symbols, widest))
     recipes: list[bytes] = []
-    side = bytearray()
+    side = Pages()
     account = [_one(hole, data, coder, tokens.shapes, recipes, side) for hole, data in tokens.holes]
     codes = coder.finish()
     head = squeezed_head(tokens.graph, recipes, len(codes) + len(side))
     start = decoder.MAGIC + bytes([decoder.VERSION]) + number(len(model)) + zlib.crc32(model).to_bytes(4, "little")
-    file = _joined(start, bytearray(head), codes, side)
+    file = _joined(start, head, codes, side)
     share = len(head) / max(1, len(tokens.graph) + sum(map(len, recipes)))
     told = tuple(
         replace(each, bits=each.bits + 8 * share * len(recipe)) for each, recipe in zip(account, recipes, strict=True)
@@ -117,7 +116,7 @@ def _widest(hole: Hole) -> int:
 
 
 def _one(
-    hole: Hole, data: memoryview, coder: Coder, shapes: tensors.Shapes, recipes: list[bytes], side: bytearray
+    hole: Hole, data: memoryview, coder: Coder, shapes: tensors.Shapes, recipes: list[bytes], side: Pages
 ) -> CodedTensor:
     candidate, ways = tensors.cheapest(hole, data, coder, shapes)
     before, ideal = len(side), coder.ideal
@@ -127,18 +126,23 @@ def _one(
     return CodedTensor(candidate.name, count, len(data), bits)
 
 
-def _joined(start: bytes, *sections: bytearray) -> bytes:
+def _joined(start: bytes, head: bytes, *sections: Pages) -> bytes:
     """A file of its sections (length, bytes, checksum; an empty one is its length), which are let go of on the way.
 
-    They may be most of the memory: a section shrinks as it is copied, so that file and sections are never held whole.
+    They may be most of the memory, so file and sections are never held whole: a page of the file takes no memory
+    until it is written, and a section gives back what was copied.
     """
-    whole = io.BytesIO()
+    lengths = [len(head), *map(len, sections)]
+    size = len(start) + sum(len(number(each)) + each + 4 * (each > 0) for each in lengths)
+    whole = io.BytesIO(bytes(size))
     whole.write(start)
-    for section in sections:
-        whole.write(number(len(section)))
-        checksum = zlib.crc32(section).to_bytes(4, "little") if section else b""
-        while section:
-            whole.write(section[:COPIED])
-            del section[:COPIED]
-        whole.write(checksum)
+    every: list[Iterable[bytes | memoryview]] = [[head], *(each.drained() for each in sections)]
+    for length, pieces in zip(lengths, every, strict=True):
+        whole.write(number(length))
+        checksum = 0
+        for piece in pieces:
+            checksum = zlib.crc32(piece, checksum)
+            whole.write(piece)
+        if length:
+            whole.write(checksum.to_bytes(4, "little"))
     return whole.getvalue()

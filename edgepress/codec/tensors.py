@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepress.codec import decoder, grids, matrices
+from edgepress.codec import decoder, grids, matrices, symbols
 from edgepress.codec.coder import Coder
 from edgepress.codec.decoder import KINDS, MANTISSAS, SIGNED, Hole, number
-from edgepress.codec.room import room
+from edgepress.codec.room import Pages, room
 from edgepress.codec.squeezed import squeezed
+from edgepress.codec.symbols import Matrix
 
 Shapes = Collection[tuple[int, ...]]
 
@@ -47,7 +48,7 @@ class Candidate:
 
     name: str
     recipe: bytes
-    parts: tuple[matrices.Matrix, ...] = ()
+    parts: tuple[Matrix, ...] = ()
     side: tuple[bytes, bytes] = (b"", b"")
 
     def priced(self, coder: Coder) -> tuple[float, tuple[matrices.Way, ...]]:
@@ -56,7 +57,7 @@ class Candidate:
         fixed = 8 * (len(self.recipe) + sum(map(len, self.side)))
         return fixed + sum(bits for bits, _ in found), tuple(way for _, way in found)
 
-    def write(self, ways: tuple[matrices.Way, ...], coder: Coder, side: bytearray) -> bytes:
+    def write(self, ways: tuple[matrices.Way, ...], coder: Coder, side: Pages) -> bytes:
         """Code it; returns the recipe."""
         recipe = bytearray(self.recipe)
         side += self.side[0]
@@ -141,12 +142,12 @@ def _of_integers(hole: Hole, data: memoryview, precision: int, shapes: Shapes) -
     whole = _whole(hole, data)
     if hole.bits < 8 and decoder._packed(whole, hole.bits).tobytes() != bytes(data):
         return  # something stands in the bits that fill up the last byte
-    if int(np.abs(whole[:: max(1, len(whole) // GLANCE)].astype(np.float64)).max()) > matrices.LARGEST:
+    if int(np.abs(whole[:: max(1, len(whole) // GLANCE)].astype(np.float64)).max()) > symbols.LARGEST:
         return
-    if whole.dtype.itemsize > 4 and np.abs(whole.astype(np.float64)).max() > matrices.LARGEST:
+    if whole.dtype.itemsize > 4 and np.abs(whole.astype(np.float64)).max() > symbols.LARGEST:
         yield from _digits(hole, whole, precision, shapes)
         return
-    matrix = matrices.Matrix.of(whole, hole.dims, precision)
+    matrix = Matrix.of(whole, hole.dims, precision)
     yield Candidate("integers", bytes([decoder.INTEGERS]), (matrix,))
     if hole.kind == decoder.BYTE:
         yield from _digits(hole, whole, precision, shapes)
@@ -196,14 +197,14 @@ def _of_multiples(hole: Hole, values: np.ndarray, found: grids.Multiples, axis: 
     signs = np.signbit(values[zeros])
     flags = axis | decoder.ZERO_SIGNS * bool(signs.any())
     after = np.packbits(signs).tobytes() if signs.any() else b""
-    matrix = matrices.Matrix.of(found.whole, hole.dims, precision)
+    matrix = Matrix.of(found.whole, hole.dims, precision)
     head = bytes([decoder.STEPS])
     if len(found.steps) == 1:
         recipe = head + bytes([flags | decoder.ONE_STEP]) + found.steps.astype("<f4").tobytes()
         return Candidate("steps", recipe, (matrix,), (b"", after))
     grid = grids.on_grid(found.steps)
     if grid is not None:
-        codes = matrices.Matrix.of(grid[1], (), precision)
+        codes = Matrix.of(grid[1], (), precision)
         recipe = head + bytes([flags | decoder.STEP_GRID]) + struct.pack("<d", grid[0])
         return Candidate("steps", recipe, (codes, matrix), (b"", after))
     steps = _blob(found.steps.astype("<f4").tobytes())
@@ -226,7 +227,7 @@ def _codebook(hole: Hole, values: np.ndarray, precision: int) -> Iterator[Candid
     ranks = np.empty(len(book), np.int16)
     ranks[order] = np.arange(len(book))
     places = np.searchsorted(book, bits)
-    matrix = matrices.Matrix.of(ranks[places], hole.dims, precision)
+    matrix = Matrix.of(ranks[places], hole.dims, precision)
     stored = _blob(book[order].tobytes())
     yield Candidate("codebook", bytes([decoder.BOOK]) + number(len(book)), (matrix,), (stored, b""))
 
@@ -249,7 +250,7 @@ def _split(hole: Hole, data: memoryview, precision: int) -> Candidate:
         rest = (bits & one((1 << mantissa) - 1)) | bits >> one(hole.bits - 1) << one(mantissa)
         for plane, place in zip(planes, range(mantissa // 8, -1, -1), strict=True):
             plane[start : start + decoder.BLOCK] = rest >> one(8 * place) & one(255)
-    matrix = matrices.Matrix.of(exponents, hole.dims, precision)
+    matrix = Matrix.of(exponents, hole.dims, precision)
     after = bytearray()
     while planes:  # one goes as another comes
         after += _blob(planes.pop(0).data)
@@ -270,7 +271,7 @@ def _digits(hole: Hole, words: np.ndarray, precision: int, shapes: Shapes) -> It
     shape = min((each for each in shapes if least <= math.prod(each) <= len(digits) and min(each) > 0), default=None)
     kept = digits[: least if shape is None else math.prod(shape)]
     missing = len(digits) - len(kept)
-    matrix = matrices.Matrix.of(kept, (), precision, thought=shape)
+    matrix = Matrix.of(kept, (), precision, thought=shape)
     recipe = bytes([decoder.DIGITS]) + number(base) + bytes([each, missing])
     yield Candidate("digits", recipe, (matrix,))
 
