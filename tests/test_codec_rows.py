@@ -120,7 +120,9 @@ def test_rows_handed_on_as_one_cost_what_they_cost_one_by_one(
         assert not alone or len(row) == shape[1]
         tables.learn(of, row)
 
-    rows.handed(again, classes, symbols, take, alone)
+    cut = int(random.integers(0, shape[0] + 1))  # blocks begin anywhere between two renewals
+    for part in (slice(cut), slice(cut, None)):
+        rows.handed(again, classes if isinstance(classes, int) else classes[part], symbols[part], take, alone)
     assert np.array_equal(np.concatenate(found), np.concatenate(wanted))
 
 
