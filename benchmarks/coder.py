@@ -45,7 +45,7 @@ IMAGES, ROWS = 256, 20_000
 OTHER = ("nncodec", "constriction")
 
 OTHERS = """
-import json, sys, time
+import importlib.metadata, json, sys, time
 import numpy as np
 layers = np.load(sys.argv[1]); layers = [layers[name] for name in layers.files]
 found = {}
@@ -85,7 +85,7 @@ if constriction is not None:
             side += 2 * len(counts) + 4
         return encoder.get_compressed().nbytes + side
     found["constriction"] = timed(code)
-print(json.dumps(found))
+print(json.dumps({name: each + [importlib.metadata.version(name)] for name, each in found.items()}))
 """
 
 
@@ -199,7 +199,7 @@ def _of_others(out: Path, row: Row) -> Row:
     """What is kept of other coders on the same numbers, for runs without them."""
     before = kept(out, "compare").get(row["name"], {})
     same = before.get("weights") == row["weights"] and before.get("xz") == row["xz"]
-    found = {name: before[name] for name in OTHER if name in before} if same else {}
+    found = {name: before[name] for name in (*OTHER, "others") if name in before} if same else {}
     if "nncodec" in found:
         found["edgepress / nncodec"] = row["edgepress"] / found["nncodec"]
     return found
@@ -216,10 +216,13 @@ def _row(net: str, bits: float, python: str | None, folder: Path) -> Row:
            **{name: 8 * others[name][0] / count for name in OTHER if name in others}}  # fmt: skip
     if "nncodec" in others:
         row["edgepress / nncodec"] = made["bytes"] / others["nncodec"][0]
+    if others:
+        row["others"] = ", ".join(f"{name} {others[name][2]}" for name in OTHER if name in others)
     return row | {f"{what} MB/s": 4e-6 * count / made[what] for what in ("encode", "decode")}
 
 
 def _others(layers: list[np.ndarray], python: str | None, folder: Path) -> dict[str, Any]:
+    """Bytes, seconds and version of every other coder that ``python`` has."""
     if python is None:
         return {}
     named: dict[str, Any] = {f"{place:04}": each.reshape(len(each), -1) for place, each in enumerate(layers)}

@@ -26,10 +26,15 @@ COLUMNS = {
 """Columns of the pages, and how their figures are written."""
 
 MADE_BY = """
-Made by `python benchmarks/coder.py {section}`. MB/s are of float32, whatever the file stores, and of CPU time{memory}.
+Made by `python benchmarks/coder.py {command}`. MB/s are of float32, whatever the file stores, and of CPU time.
+{more}
 Load is that of the machine when the row was done: {cpus}.
 """
-MEMORY = "; memory is over that of the\nimports, in sizes of the model"
+COMMANDS = {"compare": "compare --others PYTHON", "large": "large"}
+MORE = {
+    "compare": "Codes, recipes and low bits, without a graph; nncodec is DeepCABAC, without headers.\nOthers: {others}.",
+    "large": "Memory is over that of the imports, in sizes of the model's file.",
+}
 
 
 def kept(out: Path, section: str) -> dict[str, Row]:
@@ -58,5 +63,7 @@ def _page(section: str, rows: list[Row]) -> str:
     table += [[format(row[name], form) if name in row else "" for name, form in columns.items()] for row in rows]
     lines = "".join(f"| {' | '.join(cells)} |\n" for cells in table)
     cpus = "; ".join(sorted({row["cpu"] for row in rows}))
-    note = MADE_BY.format(section=section, cpus=cpus, memory=MEMORY * (section == "large"))
+    others = "; ".join(sorted({row["others"] for row in rows if "others" in row})) or "none"
+    more = MORE[section].format(others=others)
+    note = MADE_BY.format(command=COMMANDS[section], cpus=cpus, more=more)
     return f"# {TITLES[section]}\n\n{lines}{note}"
