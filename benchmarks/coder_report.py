@@ -32,7 +32,7 @@ Load is that of the machine when the row was done: {cpus}.
 """
 COMMANDS = {"compare": "compare --others PYTHON", "large": "large"}
 MORE = {
-    "compare": "Codes, recipes and low bits, without a graph; nncodec is DeepCABAC, without headers.\nOthers: {others}.",
+    "compare": "Codes, recipes and low bits, no graph; nncodec is DeepCABAC, without headers.\nOthers: {others}.",
     "large": "Memory is over that of the imports, in sizes of the model's file.",
 }
 
