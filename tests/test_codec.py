@@ -195,6 +195,18 @@ def test_chunks_empty_the_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(back, values.ravel())
 
 
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_symbols_that_wait_in_many_arrays_come_back(monkeypatch: pytest.MonkeyPatch, lanes: int) -> None:
+    """A class for each row keeps symbols in a byte, a class for each number in two: both, beyond the first array."""
+    plain, _, _ = through(whole(6, (300, 101)), (300, 101), lanes)
+    monkeypatch.setattr(coder, "MORE", 100)
+    monkeypatch.setattr(coder, "CHUNK", 3000)  # of the room that is made
+    monkeypatch.setattr(decoder, "CHUNK", 3000)
+    back, _, _ = through(whole(6, (300, 101)), (300, 101), lanes)
+    assert np.array_equal(back, plain)
+    assert np.array_equal(back, whole(6, (300, 101)).ravel())
+
+
 def test_classes_of_rows_and_columns_are_worth_their_bytes() -> None:
     """Rows and columns of unequal size take fewer bits than the same numbers shuffled."""
     random = np.random.default_rng(1)
