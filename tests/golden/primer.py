@@ -23,6 +23,7 @@ from torch import nn
 from edgepress.codec import encoder, wire
 from edgepress.codec.coder import Coder
 from edgepress.codec.decoder import grid_steps, number
+from edgepress.codec.room import Pages
 from edgepress.model import Model
 from edgepress.quantize import slim
 
@@ -63,7 +64,7 @@ def head(model: bytes) -> bytes:
     """Graph and recipes, each with its length."""
     tokens, coder, recipes = wire.taken_apart(model), Coder(1), list[bytes]()
     for hole, data in tokens.holes:
-        encoder._one(hole, data, coder, tokens.shapes, recipes, [])
+        encoder._one(hole, data, coder, tokens.shapes, recipes, Pages())
     graph = number(len(tokens.graph)) + tokens.graph + number(len(recipes))
     return graph + b"".join(number(len(each)) + each for each in recipes)
 
