@@ -60,7 +60,7 @@ def coded(context: Context, cuts: Sequence[Cut], coding: Coding) -> Coded:
     changed = dict(_left(made, wanted, joint))
     changed |= {name: _table(made.constants[name], step) for name, step in coding.tables.items()}
     weights = {made.node(name).inputs[1] for name in wanted}
-    biases = {name for node in made.nodes if node.name in wanted for name in node.inputs[2:]}
+    biases = {name for node in made.nodes if node.name in coding.steps for name in node.inputs[2:]}
     kept = {name for node in made.nodes if node.op in WEIGHTED and node.name not in wanted for name in node.inputs}
     for name in trainable(made):
         if name not in changed.keys() | weights | kept and _is_vector(made.constants[name]):

@@ -30,7 +30,7 @@ from edgepress.levels import INT8, within
 from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.quantize.weights.codebooks import codebook, on_codebook
-from edgepress.quantize.weights.lattice import GAINS, on_grid, settled_vector
+from edgepress.quantize.weights.lattice import on_grid, settled_vector
 from edgepress.quantize.weights.nearest import Rounded, round_weights
 from edgepress.quantize.weights.obs import Factor, Grid, Inputs, obs
 from edgepress.quantize.weights.rated import REACH, rated
@@ -69,7 +69,7 @@ class Wanted:
     def settled(self, wished: np.ndarray) -> np.ndarray:
         """Scales of the kind that the layer may have, near given ones."""
         if self.step is not None or self.lattice:
-            return on_grid(wished, GAINS)
+            return on_grid(wished)
         if self.shared:  # the one that keeps the energy of all channels together
             wished = np.full_like(wished, np.sqrt(np.square(wished).mean()))
         return settled(wished, in_powers=self.power_of_two)

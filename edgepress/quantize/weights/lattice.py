@@ -17,14 +17,13 @@ MANY, LARGEST_OF_MANY = 32, 31
 """The same where a vector has so many; its errors are many small ones, and its bytes count."""
 
 
-GAINS = 16
-"""Steps of an octave for the gains of rows: finer ones took 1 % of the file more and brought nothing."""
+def on_grid(steps: np.ndarray) -> np.ndarray:
+    """The nearest steps 2^(k / 64), float32.
 
-
-def on_grid(steps: np.ndarray, each: int = OCTAVE) -> np.ndarray:
-    """The nearest steps 2^(k / 64), float32; ``each``: so many in an octave only, a divisor of 64."""
-    codes = np.rint(each * np.log2(np.maximum(steps.astype(np.float64), 1e-30))).astype(np.int64)
-    return np.asarray(grid_steps(1.0, codes * (OCTAVE // each)))
+    (A grid four times as coarse takes 1 % off the file of a LeNet and triples the divergence of a MobileNet.)
+    """
+    codes = np.rint(OCTAVE * np.log2(np.maximum(steps.astype(np.float64), 1e-30))).astype(np.int64)
+    return np.asarray(grid_steps(1.0, codes))
 
 
 def settled_vector(values: np.ndarray, *, many: bool = True) -> np.ndarray:
