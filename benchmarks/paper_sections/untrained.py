@@ -46,8 +46,8 @@ class Case:
 CASES = {
     "lenet300100": Case("mnist_lenet300100", "mnist", {0.5: 110, 1: 150}, (0.5, 0.75, 1, 1.5), 12_000),
     "lenet5": Case("mnist_lenet5caffe", "mnist", {0.5: 240, 1: 380}, (0.5, 0.75, 1, 1.5), 12_000),
-    "fashion_vgg7bn": Case("fashion_vgg7bn_bn", "fashion", {0.5: 28}),
-    "resnet20": Case("cifar10_resnet20_bn", "cifar-lossless", {0.5: 19}),
+    "fashion_vgg7bn": Case("fashion_vgg7bn_bn", "fashion", {1: 28}),
+    "resnet20": Case("cifar10_resnet20_bn", "cifar-lossless", {1: 19}),
     "fashion_vggw": Case("fashion_vggw_bn", "fashion", {0.5: 100, 1: 140}, seeds=1),
 }
 
