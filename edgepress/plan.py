@@ -98,7 +98,7 @@ class Coding:
         steps: the step of every weighted node whose weights are rounded, by its name.
         tables: the step of constants that are something else (tables, weights of recurrent layers), by tensor.
         rate: what a bit is worth when a weight is rounded (``quantize.weights.rated``).
-        channels: nodes that nothing is known of (depthwise convolutions): 127 numbers for every output channel.
+        channels: nodes whose rounding cannot be foreseen (depthwise ones): 127 numbers for every output channel.
     """
 
     steps: Mapping[str, float] = field(default_factory=dict)

@@ -254,7 +254,7 @@ def apply(
     if decisions.cuts or decisions.quantization is not None or decisions.coding is not None:
         if opened.feed is None:
             raise PlanError(
-                "This plan redistributes or quantizes, which needs samples: give those it was made with by --data."
+                "This plan redistributes or rounds, which needs samples: give those it was made with by --data."
             )
         if opened.feed.sha256 != decisions.data_sha256:
             raise PlanError("The plan was made with other samples: give the same --data, or make a new plan.")

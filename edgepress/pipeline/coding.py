@@ -21,7 +21,7 @@ from edgepress.model import Model, Node
 from edgepress.ops.weighted import WEIGHTED, output_axis
 from edgepress.pipeline.build import cutting_of, folded, marked
 from edgepress.pipeline.context import Context
-from edgepress.plan import Coding, Cut, Plan
+from edgepress.plan import STEPS, Coding, Cut, Plan
 from edgepress.quantize import has_float32_weight
 from edgepress.quantize.storage.slim import lean
 from edgepress.quantize.weights.joint import Joint, Wanted, round_nearest
@@ -86,11 +86,8 @@ def tables_of(model: Model, kept: Sequence[str] = ()) -> dict[str, float]:
     untouched = {name for node in model.nodes if node.name in kept for name in node.inputs}
     names = [name for name in trainable(model) if name not in weighted | untouched]
     arrays = {name: model.constants[name] for name in names}
-    return {
-        name: fine_step(array)
-        for name, array in arrays.items()
-        if array.dtype == np.float32 and array.size >= FEWEST and array.ndim > 1
-    }
+    steps = {name: fine_step(array) for name, array in arrays.items() if _is_table(array)}
+    return {name: step for name, step in steps.items() if STEPS[0] <= step <= STEPS[1]}
 
 
 def fine_step(values: np.ndarray) -> float:
@@ -119,8 +116,15 @@ def coded_size(model: Model) -> int:
 
 
 def _is_vector(values: np.ndarray) -> bool:
-    """What is settled as a bias is."""
-    return values.dtype == np.float32 and values.size > 1 and (values.ndim < 2 or values.size < FEWEST)
+    """What is settled as a bias is; a mask with infinities is not."""
+    few = values.ndim < 2 or values.size < FEWEST
+    return values.dtype == np.float32 and values.size > 1 and few and bool(np.isfinite(values).all())
+
+
+def _is_table(values: np.ndarray) -> bool:
+    """What has a step of its own."""
+    many = values.ndim > 1 and values.size >= FEWEST
+    return values.dtype == np.float32 and many and bool(np.isfinite(values).all())
 
 
 def _left(model: Model, wanted: Mapping[str, Wanted], joint: Joint) -> Mapping[str, np.ndarray]:

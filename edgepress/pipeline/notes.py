@@ -41,6 +41,7 @@ def notes(findings: Findings) -> Iterator[str]:
             "them."
         )
         yield from _of_speed(findings)
+        yield from _of_channels(findings.chosen)
     if findings.request.rounds_steps and findings.context is not None and not findings.context.sweep_samples:
         yield "Weights were not rounded for the coded file, which needs a network that the torch executor runs."
     if findings.context is not None:
@@ -59,6 +60,14 @@ def _of_speed(findings: Findings) -> Iterator[str]:
             f"The model in the coded file takes {found.median:.2f} times as long as the cleaned fp32 model, as its "
             "widths are odd ones: ask for --speedup 1 or --width-multiple 8 to avoid that."
         )
+
+
+def _of_channels(chosen: Candidate) -> Iterator[str]:
+    """Names layers that take more bytes than others, as no step could be chosen for them."""
+    names = () if chosen.coding is None else chosen.coding.channels
+    if names:
+        some = ", ".join(names[:IDLE]) + (", ..." if len(names) > IDLE else "")
+        yield f"Layers whose rounding could not be foreseen keep 127 numbers for each channel: {some}."
 
 
 def _of_quality(chosen: Candidate) -> Iterator[str]:

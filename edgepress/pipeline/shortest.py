@@ -1,11 +1,11 @@
 """The shortest coded file: steps of every layer by Fisher information, as few bytes as the limits allow.
 
 For a budget of bytes the knapsack gives the steps (``pipeline.steps``), one joint pass rounds to them, and the hold-out
-samples judge. On the way sizes are foreseen from the classes of the numbers (``codec.classes``); what a form is chosen
-by are the bytes of its whole coded file. A narrower model and its rounding both lose quality: models that pruning has
-left more or less of the limit are all tried, each as long as it may still give a smaller file, and rounding that pays
-for bits (``rate``) after plain rounding. With a file size to reach the budget follows from that, and the model whose
-answers stay closest is kept.
+samples judge. On the way sizes are foreseen from the classes of the numbers (``codec.classes``); of the smallest form
+of each float model the bytes of its whole coded file are taken, and decide. A narrower model and its rounding both lose
+quality: models that pruning has left more or less of the limit are all tried, each as long as it may still give a
+smaller file, and rounding that pays for bits (``rate``) after plain rounding. With a file size to reach the budget
+follows from that, and the model whose answers stay closest is kept.
 
 Measured: a third of the limit for pruning is best on fully connected layers, which rounding at less than a bit thins
 out anyway; thin residual networks want none of it, which is why the whole model is always among those tried.
@@ -134,7 +134,9 @@ class _Search:
         guess = sum(self._budget(place) <= goal for place in range(count - 1))
         larger = first_accepted(lambda each: self.outcome(each)[0] > goal, count, guess, ROUNDS, STEP)
         last = (count if larger is None else larger) - 1
-        for place in range(last, max(-1, last - CORRECTIONS), -1):
+        near = range(last, max(-1, last - CORRECTIONS), -1)
+        fitting = sorted((place for (place, _), (size, _) in self.known.items() if size <= goal), reverse=True)
+        for place in dict.fromkeys((*near, *fitting)):
             item = measured(self.form(self._budget(place), 0.0))
             if item.size <= goal:
                 yield item
