@@ -11,9 +11,6 @@ from edgepress.errors import ModelError
 from edgepress.model import Model
 from edgepress.storage import write_atomically
 
-SUFFIX = ".epz"
-"""How names of coded files end."""
-
 
 def encode_file(model: Path, output: Path) -> Coded:
     """Code an ONNX file; weights that it keeps in other files are taken in.

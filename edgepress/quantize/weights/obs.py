@@ -16,6 +16,7 @@ codebook. Guarantees: whole numbers within bounds; no row is worse than rounded 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,6 +132,10 @@ class Grid:
         return np.asarray(np.clip(np.rint(steps), low, high))
 
 
+Choose = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+"""Chooses whole numbers of a column (:func:`descend`)."""
+
+
 def obs(weight: np.ndarray, factor: Factor, grid: Grid, *, passes: int = PASSES) -> np.ndarray:
     """Whole numbers ``[rows, columns]``, int8, that make ``scale * q`` act like the weight.
 
@@ -148,7 +153,7 @@ def obs(weight: np.ndarray, factor: Factor, grid: Grid, *, passes: int = PASSES)
     worse = _cost(nearest - steps, factor.gram) < _cost(whole - steps, factor.gram)
     whole[worse] = nearest[worse]
     for _ in range(passes):
-        _descend(whole, steps, factor, grid)
+        descend(whole, steps, factor, lambda best, _current, _column: grid.nearest(best))
     return whole.astype(np.int8)
 
 
@@ -177,13 +182,21 @@ def _surgeon(steps: np.ndarray, upper: np.ndarray, grid: Grid) -> np.ndarray:
     return found.T
 
 
-def _descend(whole: np.ndarray, steps: np.ndarray, factor: Factor, grid: Grid) -> None:
-    """One sweep of coordinate descent over all columns, in place."""
+def descend(whole: np.ndarray, steps: np.ndarray, factor: Factor, choose: Choose) -> None:
+    """One sweep of coordinate descent over all columns, in place.
+
+    Args:
+        whole: the numbers of now ``[rows, columns]``, which are changed.
+        steps: what they stand for, in units of the scale.
+        factor: of the Gram of the inputs.
+        choose: takes the numbers of a column that would be best if they need not be whole, those of now and the
+            column's index, and gives those to go on with; ``[rows]`` each.
+    """
     gram = factor.gram
     slopes = np.ascontiguousarray(((whole - steps) @ gram).T)  # [columns, rows]
     current = np.ascontiguousarray(whole.T)
     for i in factor.order:
-        wanted = grid.nearest(current[i] - slopes[i] / gram[i, i])
+        wanted = choose(current[i] - slopes[i] / gram[i, i], current[i], int(i))
         moved = wanted - current[i]
         rows = np.flatnonzero(moved)
         if rows.size:

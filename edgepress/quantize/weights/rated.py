@@ -20,7 +20,7 @@ import numpy as np
 
 from edgepress.codec.classes import classes_of, table_of
 from edgepress.codec.decoder import MOST
-from edgepress.quantize.weights.obs import Factor, Grid, obs
+from edgepress.quantize.weights.obs import Choose, Factor, Grid, descend, obs
 
 REACH = 127
 """Largest number. Beyond what the coder's tables hold (``MOST``) it takes an escape: that is for fine steps only."""
@@ -48,24 +48,15 @@ def rated(weight: np.ndarray, factor: Factor, step: float, rate: float) -> np.nd
     for _ in range(SWEEPS):
         classes = classes_of(found.astype(np.int64))
         lengths = rate * factor.left * table_of(found.astype(np.int64), classes).astype(np.float64)
-        _descend(found, steps, factor, lengths, classes)
+        descend(found, steps, factor, _paying(factor.gram, lengths, classes))
     return found.astype(np.int8)
 
 
-def _descend(whole: np.ndarray, steps: np.ndarray, factor: Factor, lengths: np.ndarray, classes: np.ndarray) -> None:
-    """One sweep over all columns, in place; ``lengths`` ``[classes, 2 MOST + 1]`` in units of the error."""
-    gram = factor.gram
-    slopes = np.ascontiguousarray(((whole - steps) @ gram).T)  # [columns, rows]
-    current = np.ascontiguousarray(whole.T)
-    for i in factor.order:
-        best = current[i] - slopes[i] / gram[i, i]
-        wanted = _cheapest(best, current[i], float(gram[i, i]), lengths, classes[:, i])
-        moved = wanted - current[i]
-        rows = np.flatnonzero(moved)
-        if rows.size:
-            slopes[:, rows] += np.outer(gram[i], moved[rows])
-            current[i] = wanted
-    whole[:] = current.T
+def _paying(gram: np.ndarray, lengths: np.ndarray, classes: np.ndarray) -> Choose:
+    """Choice by error and length; ``lengths`` ``[classes, 2 MOST + 1]`` in units of the error."""
+    return lambda best, current, column: _cheapest(
+        best, current, float(gram[column, column]), lengths, classes[:, column]
+    )
 
 
 def _cheapest(
