@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,13 +21,14 @@ import numpy as np
 
 from edgepress import __version__, codec
 from edgepress.calibrate import Feed, split
-from edgepress.calibrate.feed import overlap
 from edgepress.calibrate.run import outputs
 from edgepress.errors import DataError, InputError, OutputError, UnsupportedError
 from edgepress.executor import Executor
 from edgepress.executor.gradients import require_parity
 from edgepress.model import Model, write_atomically
+from edgepress.normalize.free_batch import fixed, fixed_batch
 from edgepress.pipeline.answers import compared, row_axes
+from edgepress.pipeline.any_batch import any_batch, with_any_batch
 from edgepress.pipeline.context import inputs_of
 from edgepress.pipeline.prepare import Opened, clean, limit_of, read
 from edgepress.quality import Comparison, Limit, Verdict, judge
@@ -124,6 +126,7 @@ class _Prepared:
     limit: Limit
     axes: tuple[int | None, ...]
     classes: int
+    batch: int | None
 
 
 class _Run:
@@ -141,7 +144,8 @@ class _Run:
         with recorder.stage("split") as stage:
             known = self._prepare(opened, teacher)
             start = self._judge(known, known.hold_out)(known.model)
-            stage.note(f"{len(known.fit)} samples to train on, {len(known.hold_out)} held out")
+            freed = "" if known.batch is None else f"; a batch of {known.batch} is freed for training"
+            stage.note(f"{len(known.fit)} samples to train on, {len(known.hold_out)} held out{freed}")
         with recorder.stage("start") as stage:
             method = method_of(self._setting(known))
             loop = self._loop(known, method, start)
@@ -165,9 +169,7 @@ class _Run:
             raise OutputError(
                 f"{place} is there from a run that did not end: go on with --resume, or remove it to start anew."
             )
-        request = Request(job.model, job.output, job.data, eval_data=job.eval_data, recipe=job.recipe,
-                          max_drop=job.settings.max_drop, min_sqnr=job.settings.min_sqnr)  # fmt: skip
-        opened = read(request)
+        opened = read(self._request)
         if job.teacher is None:
             return opened, None
         check_input(job.teacher)
@@ -178,34 +180,39 @@ class _Run:
             )
         return opened, teacher
 
-    def _prepare(self, opened: Opened, teacher: Model | None) -> _Prepared:
-        job, feed = self.job, opened.feed
+    @cached_property
+    def _request(self) -> Request:
+        """What the job asks for, as the rest of the pipeline takes it."""
+        job = self.job
+        return Request(job.model, job.output, job.data, eval_data=job.eval_data, recipe=job.recipe,
+                       max_drop=job.settings.max_drop, min_sqnr=job.settings.min_sqnr)  # fmt: skip
+
+    def _prepare(self, given: Opened, teacher: Model | None) -> _Prepared:
+        job, opened = self.job, with_any_batch(self._request, given)
+        feed, model = opened.feed, clean(opened).model
         if feed is None:
             raise DataError("Training needs samples: give them by --data.")
-        if job.eval_data is not None and opened.evaluation is not None and (same := overlap(feed, opened.evaluation)):
-            raise DataError(f"{same} samples of --eval-data are also in --data: hand over other ones.")
-        model = clean(opened).model
         share = float(np.clip(HELD / len(feed), *SHARES))
         fit, hold_out = split(feed, seed=job.settings.seed, hold_out=share)
         if not len(fit) or not len(hold_out):
             raise DataError("The samples cannot be split into some to train on and some to judge by: give more.")
-        request = Request(job.model, None, job.data, max_drop=job.settings.max_drop, min_sqnr=job.settings.min_sqnr,
-                          dry_run=True)  # fmt: skip
-        limit = limit_of(request, model, feed, opened.evaluation)
+        limit = limit_of(self._request, model, feed, opened.evaluation)
         shape = next(iter(model.outputs.values())).shape
         classes = shape[1] if shape is not None and len(shape) == 2 and isinstance(shape[1], int) else 0
         if job.settings.labels:
             if limit.measure == "sqnr":
                 raise DataError("--labels trains a classifier, with one output [samples, classes], which this is not.")
             check_labels(feed.labels, classes)
-        taught = None if teacher is None else clean(dataclasses.replace(opened, model=teacher)).model
+        taught = None
+        if job.teacher is not None and teacher is not None:
+            taught = clean(dataclasses.replace(opened, model=any_batch(teacher, feed, job.teacher))).model
         for each in (model, *([] if taught is None else [taught])):
             require_parity(Executor(each), inputs_of(fit, 4)[0])
         if not Executor(model).trainable:
             raise UnsupportedError(f"{job.model} has no float weights that training could change: give a float model.")
         reference = model if taught is None else taught
         return _Prepared(model, reference, taught, fit, hold_out, opened.evaluation, limit,
-                         row_axes(reference, hold_out), classes)  # fmt: skip
+                         row_axes(reference, hold_out), classes, fixed_batch(given.model))  # fmt: skip
 
     def _setting(self, known: _Prepared) -> Setting:
         settings, batches = self.job.settings, Batches(known.fit, self.job.settings, self.ranks)
@@ -265,7 +272,8 @@ class _Run:
         place = coded_place(job)
         codes = place is not None and best is not None
         notes = {"edgepress.version": __version__, "edgepress.trained": job.settings.method}
-        handed = lean(model) if codes else model.with_metadata(notes)
+        whole = model if known.batch is None else fixed(model, known.batch)
+        handed = lean(whole) if codes else whole.with_metadata(notes)
         data = bytes(codec.encode(handed.data)) if codes else None
         found = Training(
             model=str(job.model),

@@ -62,6 +62,12 @@ def read(request: Request) -> Opened:
             "edgepress.surgery cuts it from Python."
         )
     admit(model)
+    feed, evaluation = feeds_of(request, model)
+    return Opened(model, feed, evaluation)
+
+
+def feeds_of(request: Request, model: Model) -> tuple[Feed | None, Feed | None]:
+    """The samples to work with and those to say the quality on, checked."""
     feed = None if request.data is None else open_feed(request.data, model, recipe=request.recipe)
     if feed is not None and len(feed) < FEWEST:
         raise DataError(f"{request.data} holds {len(feed)} samples: compression needs at least {FEWEST}, better 500.")
@@ -70,7 +76,7 @@ def read(request: Request) -> Opened:
         raise DataError(
             f"{common} samples of --eval-data are also in --data, figures on them would flatter: hand over other ones."
         )
-    return Opened(model, feed, evaluation)
+    return feed, evaluation
 
 
 def _check_needs_no_data(request: Request) -> None:
