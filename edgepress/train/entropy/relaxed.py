@@ -57,9 +57,9 @@ class Assigned:
     def bits(self) -> torch.Tensor:
         """Bits of all weights by the mean of their assignments; slopes are those of n H."""
         places = (self.points.detach() + REACH + NEAR).long()
-        held = self.shares.detach().double().flatten()
-        counts = torch.bincount(places.flatten(), weights=held, minlength=2 * (REACH + NEAR) + 1)
-        costs = -torch.log2((counts / counts.sum()).clamp_min(1e-12)).to(self.shares.dtype)
+        held = self.shares.detach().double().flatten().cpu()  # a GPU adds in another order every time
+        counts = torch.bincount(places.flatten().cpu(), weights=held, minlength=2 * (REACH + NEAR) + 1)
+        costs = -torch.log2((counts / counts.sum()).clamp_min(1e-12)).to(self.shares)
         return (self.shares * costs[places]).sum()
 
 
