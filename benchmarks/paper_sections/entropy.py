@@ -85,12 +85,12 @@ CASES = {
             "straight": (Rung(0.3, 0.04), Rung(0.3, 0.08), Rung(0.3, 0.16), Rung(0.2, 0.08)),
             "relaxed": (Rung(0.2, 0.08), Rung(0.2, 0.04)),
         },
-        {"straight": 3, "relaxed": 1},
+        {"straight": 3, "relaxed": 3},
     ),
     "lenet5": Case(
         "mnist_lenet5caffe", "mnist", 99.27, 600, 0.5, {"straight": 14, "relaxed": 14},
         {"straight": (Rung(0.08, 0.09), Rung(0.08, 0.18), Rung(0.05, 0.18)), "relaxed": (Rung(0.08, 0.09),)},
-        {"straight": 3, "relaxed": 1},
+        {"straight": 3, "relaxed": 3},
     ),
     "fashion_vgg7bn": Case(
         "fashion_vgg7bn_bn", "fashion", 92.62, 50, 0.7, {"straight": 12},

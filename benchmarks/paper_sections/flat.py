@@ -35,7 +35,7 @@ class Case:
 
 CASES = {
     "lenet300100": Case("mnist_lenet300100", "mnist", 0.0723, 3.37, 3),
-    "fashion_vgg7": Case("fashion_vgg7bn_bn", "fashion", 0.25, 3.0, 1),
+    "fashion_vgg7": Case("fashion_vgg7bn_bn", "fashion", 0.25, 3.0, 3),
 }
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "along": ("--when", "along"),
