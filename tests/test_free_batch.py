@@ -19,7 +19,8 @@ from edgepress.errors import Refusal
 from edgepress.model import Model
 from edgepress.normalize import normalize
 from edgepress.normalize.free_batch import fixed, fixed_batch, freed
-from edgepress.pipeline.finetuning import Job, finetune
+from edgepress.pipeline.finetuning import finetune
+from edgepress.pipeline.job import Job
 from edgepress.train.settings import Settings
 
 PLAIN = {"w": (16, 24), "v": (5, 16)}

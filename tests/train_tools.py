@@ -11,7 +11,7 @@ from pipeline_models import Small
 
 from edgepress.executor import Executor
 from edgepress.model import Model
-from edgepress.pipeline.finetuning import Job
+from edgepress.pipeline.job import Job
 from edgepress.report.training import Training
 from edgepress.train.batches import Batches
 from edgepress.train.losses import Loss, Teacher

@@ -78,7 +78,8 @@ def finetune(model: Path, data: str | None, output: Path | None, quiet: bool, as
 
 
 def _finetuned(model: Path, data: str, place: Path, quiet: bool, given: dict[str, Any]) -> Any:
-    from edgepress.pipeline.finetuning import Job, finetune
+    from edgepress.pipeline.finetuning import finetune
+    from edgepress.pipeline.job import Job
     from edgepress.train.settings import Settings
 
     own = {name: given.pop(name) for name in ("teacher", "eval_data", "recipe", "resume", "device", "threads")}

@@ -30,12 +30,14 @@ from edgepress.normalize.free_batch import fixed, fixed_batch
 from edgepress.pipeline.answers import compared, row_axes
 from edgepress.pipeline.any_batch import any_batch, with_any_batch
 from edgepress.pipeline.context import inputs_of
+from edgepress.pipeline.job import Job, coded_place
 from edgepress.pipeline.prepare import Opened, clean, limit_of, read
+from edgepress.pipeline.training_words import sentence, size, standing
 from edgepress.quality import Comparison, Limit, Verdict, judge
 from edgepress.quantize.storage.slim import lean
 from edgepress.report.progress import Progress, Recorder, Silent
-from edgepress.report.training import EpochRow, Size, Standing, Training
-from edgepress.request import CODED_SUFFIX, Request, check_input, check_output, report_path
+from edgepress.report.training import EpochRow, Standing, Training
+from edgepress.request import Request, check_input, check_output, report_path
 from edgepress.train.batches import Batches
 from edgepress.train.checkpoint import checkpoint_path
 from edgepress.train.loop import Loop, Outcome, deterministic
@@ -50,51 +52,6 @@ HELD = 3000
 
 SHARES = (0.05, 0.25)
 """Least and largest share of the samples that is held out."""
-
-DEVICES = ("cpu", "cuda")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One training run, as asked for.
-
-    Attributes:
-        model: the ONNX file.
-        data: source of the samples.
-        output: where the result goes.
-        settings: how to train.
-        teacher: the ONNX file whose answers are to be given again; None for the start, where a method wants one.
-        eval_data: source of other samples, which the report says the quality on; they decide nothing.
-        recipe: how to read pictures.
-        resume: go on from the checkpoint beside the output, if there is one.
-        device: ``cpu`` or ``cuda``.
-        threads: of torch; None leaves its own number.
-    """
-
-    model: Path
-    data: str
-    output: Path
-    settings: Settings = dataclasses.field(default_factory=Settings)
-    teacher: Path | None = None
-    eval_data: str | None = None
-    recipe: str | None = None
-    resume: bool = False
-    device: str = "cpu"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check what settings do not know."""
-        if self.device not in DEVICES:
-            raise InputError(f"--device is {self.device}: give one of {', '.join(DEVICES)}.")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads is {self.threads}: give a whole number of 1 or more.")
-        settings = self.settings
-        if settings.method == "distil" and self.teacher is None and not settings.labels:
-            raise InputError(
-                "--method distil brings a model nearer to another one: name that by --teacher, or train on --labels."
-            )
-        if settings.scratch and self.teacher is None and not settings.labels:
-            raise DataError("Training from scratch needs --labels, or a --teacher to learn from.")
 
 
 def finetune(job: Job, progress: Progress | None = None) -> Training:
@@ -267,7 +224,7 @@ class _Run:
         evaluated: tuple[Standing | None, Standing | None] = (None, None)
         if known.evaluation is not None:
             asked = self._judge(known, known.evaluation)
-            evaluated = (_standing(asked(known.model)), _standing(asked(model)))
+            evaluated = (standing(asked(known.model)), standing(asked(model)))
         figures = figures_of(method, model)
         place = coded_place(job)
         codes = place is not None and best is not None
@@ -281,14 +238,14 @@ class _Run:
             coded=None if data is None else str(place),
             reference=str(job.teacher or job.model),
             settings={**dataclasses.asdict(job.settings), "epochs": job.settings.passes, "device": job.device},
-            verdict=_sentence(start, result, best is not None, job.settings),
+            verdict=sentence(start, result, best is not None, job.settings),
             improved=best is not None,
-            start=_standing(start),
-            result=_standing(result),
+            start=standing(start),
+            result=standing(result),
             evaluated_start=evaluated[0],
             evaluated_result=evaluated[1],
-            before=_size(opened.model),
-            after=_size(handed, None if data is None else len(data)),
+            before=size(opened.model),
+            after=size(handed, None if data is None else len(data)),
             epochs=tuple(
                 EpochRow(row.number, row.steps, row.loss, row.bits, row.after, row.lost, row.kl, row.parameters,
                          row.coded_bytes, row.best) for row in outcome.epochs
@@ -310,39 +267,6 @@ class _Run:
         return found
 
 
-def coded_place(job: Job) -> Path | None:
-    """Where the entropy-coded file goes: beside the output, for the method that codes."""
-    return job.output.with_suffix(CODED_SUFFIX) if job.settings.method == "entropy" else None
-
-
 def _alone(settings: Settings) -> bool:
     """Whether nobody's answers count where no teacher is named."""
     return settings.scratch or settings.method == "distil"
-
-
-def _standing(verdict: Verdict) -> Standing:
-    return Standing(
-        verdict.samples, verdict.measure, verdict.after, verdict.loss, verdict.low, verdict.high, verdict.kl,
-        verdict.agreement,
-    )  # fmt: skip
-
-
-def _size(model: Model, coded: int | None = None) -> Size:
-    floats = [array for array in model.constants.values() if array.dtype.kind == "f"]
-    return Size(model.size, model.parameters, sum(int(np.count_nonzero(array)) for array in floats), coded)
-
-
-def _sentence(start: Verdict, result: Verdict, improved: bool, settings: Settings) -> str:
-    if not improved:
-        return "Nothing was better than the start on the hold-out samples: the start is handed over."
-    unit = {"accuracy": "{:.2f} % accuracy", "agreement": "{:.4f} nats of divergence", "sqnr": "{:.1f} dB"}[
-        result.measure
-    ]
-    before, after = (item.kl if item.measure == "agreement" else item.after for item in (start, result))
-    lost = "" if settings.method == "distil" or result.measure == "sqnr" else f", {_lost(result)}"
-    return f"From {unit.format(before)} to {unit.format(after)} on the hold-out samples{lost}."
-
-
-def _lost(result: Verdict) -> str:
-    word = "points" if result.measure == "accuracy" else "nats"
-    return f"{result.loss:.3g} of {result.allowed:.3g} {word} that may be lost"
