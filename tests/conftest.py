@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from edgepress.request import Request, plan_path
+from edgepress.targets.cpu import detected
 
 if TYPE_CHECKING:  # the whole flow loads torch, which most tests do without
     from edgepress.devices import Native
@@ -40,6 +41,12 @@ class Compressed:
     def plan(self) -> Path:
         """The plan beside it."""
         return plan_path(self.output)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The oracle of some tests is onnxruntime on weights that saturate where the CPU of this machine lacks VNNI."""
+    if item.get_closest_marker("whole_range") is not None and detected() == "x64-avx2":
+        pytest.skip("onnxruntime saturates sums of int8 weights above 64 on a CPU without VNNI")
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_an_unknown_operator_limits_pruning_only(tmp_path: Path) -> None:
     reasons = " ".join(str(item) for item in report.refusals)
     assert "unknown operator Det" in reasons and "no kernel in torch" in reasons
     assert all(item.macs == report.original.macs for item in report.variants)
-    assert {"int8", "fp32, weights stored as int8"} & labels_of(report)
+    assert any(label.startswith(("int8", "fp32, weights stored as int8")) for label in labels_of(report))
 
 
 def test_control_flow_is_left_alone(tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_layers_that_stay_float_have_no_levels(request_: Request) -> None:
     assert (row.bits, row.levels, row.scale_low, row.scale_high) == (None, None, None, None)
     assert row.file_bytes > 4 * row.weights
     assert (row.runs_as, row.reason) == ("float32", "kept float by --keep-float")
-    assert report.weight_bits == 8.0 and rows_of(report)["n_y"].bits == 8.0
+    bits = 7.0 if targets.detect().weight_limit == 64 else 8.0  # where sums of wider ones saturate
+    assert report.weight_bits == rows_of(report)["n_y"].bits == bits
 
 
 def test_a_float_result_has_no_bits_and_the_cleaned_model_no_errors(request_: Request) -> None:

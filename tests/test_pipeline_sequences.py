@@ -137,6 +137,7 @@ def test_every_form_is_replayed_to_the_same_bytes(case: Case, tmp_path: Path) ->
         assert (tmp_path / "form.onnx").read_bytes() == marked(item.model, plan).data
 
 
+@pytest.mark.whole_range
 def test_dynamic_products_run_in_int8(case: Case) -> None:
     found = form(case, "dynamic") or form(case, "dynamic-lstm")
     assert found is not None and found.quantization is not None
@@ -145,6 +146,7 @@ def test_dynamic_products_run_in_int8(case: Case) -> None:
     assert seen.get("MatMulInteger", 0) == 0
 
 
+@pytest.mark.whole_range
 def test_blocks_are_multiplied_in_blocks(case: Case) -> None:
     found = form(case, "blocked") or form(case, "blocked-lstm")
     if found is None:  # 4 bits cost the answers of this one too much
@@ -228,6 +230,7 @@ def shared_table() -> Model:
 
 
 @pytest.mark.parametrize("names", [(), ("Gemm.3",), ("Gemm.1", "Gemm.3")], ids=["none", "one", "both"])
+@pytest.mark.whole_range
 def test_a_table_that_a_product_reads_as_it_is(names: tuple[str, ...]) -> None:
     model = shared_table()
     settings = with_constants(model, Quantization(compute="float", repair=False, dynamic=names), VNNI)

@@ -290,6 +290,7 @@ def test_observations_bring_the_readers_along() -> None:
     assert found != Range(*least_error(item.low, item.high, item.counts))
 
 
+@pytest.mark.whole_range
 def test_the_error_behind_the_function_makes_better_models() -> None:
     """A rare negative tail before a LeakyRelu, as in the small mobilenet: onnxruntime is the judge."""
     body = f"h = {CONV}(x, w1, b1) a = LeakyRelu<alpha=0.125>(h) y = {CONV}(a, w2, b2)"

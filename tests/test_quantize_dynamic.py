@@ -68,7 +68,7 @@ def expected(model: Model, x: np.ndarray, limit: int) -> np.ndarray:
     return np.asarray(found + biases[0] if biases else found)
 
 
-@pytest.mark.parametrize("limit", [127, 64])
+@pytest.mark.parametrize("limit", [pytest.param(127, marks=pytest.mark.whole_range), 64])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_fuses_and_computes_the_rounded_product(form: str, limit: int) -> None:
     model, given = single(*FORMS[form]), feed(FORMS[form][1])
@@ -85,6 +85,7 @@ def test_every_form_fuses_and_computes_the_rounded_product(form: str, limit: int
     [("y = Gemm(x, w, column)", ""), ("y = Gemm(x, w, c)", ", float[24] c")],
     ids=["differs between rows", "is an input"],
 )
+@pytest.mark.whole_range
 def test_a_bias_that_cannot_be_fused_is_added_behind(body: str, inputs: str) -> None:
     constants = {"w": normal(DEPTH, WIDTH, scale=0.1)}
     if "column" in body:
@@ -101,6 +102,7 @@ def test_a_bias_that_cannot_be_fused_is_added_behind(body: str, inputs: str) -> 
     ("width", "constant", "reason"),
     [(8, (8,), ""), (8, (1, 8), ""), (8, (1, 1, 8), MISREAD), (1, (5,), MISREAD), (8, (1,), ""), (8, (6, 1), "")],
 )
+@pytest.mark.whole_range
 def test_what_onnxruntime_would_misread_stays_float(
     width: int, constant: tuple[int, ...], reason: str, call: str
 ) -> None:
@@ -118,6 +120,7 @@ def test_what_onnxruntime_would_misread_stays_float(
     assert noise(model, made, given) > 35
 
 
+@pytest.mark.whole_range
 def test_readers_of_one_tensor_share_its_integers() -> None:
     body = "a = MatMul(x, w) b = MatMul(x, v) y = Add(a, b)"
     model = text(
@@ -177,6 +180,7 @@ def test_what_cannot_be_rewritten_is_an_error() -> None:
         dynamic(text("(float[M,9] x) => (float[M,9] y) { y = MatMul(x, w) }", opset=10, w=normal(9, 9)), ["MatMul.0"])
 
 
+@pytest.mark.whole_range
 def test_names_are_never_taken_twice() -> None:
     model = text("(float[M,8] x) => (float[M,8] y) { a = MatMul(x, w) y = MatMul(a, taken) }", w=normal(8, 8))
     proto = model.edit()
@@ -191,6 +195,7 @@ def test_names_are_never_taken_twice() -> None:
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", TRANSFORMERS + RECURRENT)
+@pytest.mark.whole_range
 def test_networks_keep_their_answers(name: str, exporter: str) -> None:
     model, given = exported(name, exporter)
     made = dynamic(model, products(model))
@@ -200,6 +205,7 @@ def test_networks_keep_their_answers(name: str, exporter: str) -> None:
     assert noise(model, made, given) > 26
 
 
+@pytest.mark.whole_range
 def test_a_wide_transformer_is_a_quarter_with_next_to_no_noise() -> None:
     model, given = language(64)
     chosen = [name for name, reason in dynamic_candidates(model).items() if not reason]

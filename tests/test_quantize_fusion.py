@@ -133,6 +133,7 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.whole_range
 def test_fuses_and_stays_close(name: str) -> None:
     body, more, wanted = CASES[name]
     model = parse(body, **{**{k: v for k, v in W.items() if f"{k}" in body}, **more})

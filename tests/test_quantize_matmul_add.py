@@ -44,6 +44,7 @@ def feed_of(name: str, model: Model) -> Arrays:
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.whole_range
 def test_every_product_of_a_transformer_runs_in_int8(name: str, exporter: str, free: bool) -> None:
     model = exported(name, exporter)[0]
     feed = feed_of(name, model)
@@ -77,6 +78,7 @@ SHAPES = {"rows": "6,16", "free rows": "T,16", "sequence": "2,3,16", "free seque
 
 @pytest.mark.parametrize("order", ["Add(h, b)", "Add(b, h)"])
 @pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.whole_range
 def test_a_bias_on_either_side(kind: str, order: str) -> None:
     shape = SHAPES[kind]
     axes = ",".join("ABC"[: shape.count(",") + 1])
@@ -91,6 +93,7 @@ def test_a_bias_on_either_side(kind: str, order: str) -> None:
 
 
 @pytest.mark.parametrize("other", ["x", "c", "s", "m"], ids=["residual", "column", "scalar", "matrix"])
+@pytest.mark.whole_range
 def test_what_is_no_bias_is_added_outside(other: str) -> None:
     arrays = {"c": kernel(6, 1), "s": np.array(0.5), "m": kernel(6, 16)}
     model = parse(
@@ -131,6 +134,7 @@ def test_units_know_what_is_added() -> None:
     assert first("h = MatMul(x, w) z = Add(h, b) y = Add(h, z)", "6,16") == ("", True)
 
 
+@pytest.mark.whole_range
 def test_the_answers_are_those_of_the_float_model_but_for_rounding() -> None:
     model = two("h = MatMul(x, w) a = Add(h, b) t = Tanh(a) y = MatMul(t, v)", "6,16")
     feed = Arrays({"x": np.random.default_rng(0).standard_normal((48, 16)).astype(np.float32)}, most=6)

@@ -45,6 +45,7 @@ def lstm(call: str, directions: int, opset: int = 17) -> Model:
 
 @pytest.mark.parametrize("opset", [11, 17, 22])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.whole_range
 def test_every_kind_of_lstm_keeps_its_answers(case: str, opset: int) -> None:
     model, feed = lstm(*CASES[case], opset=opset), {"x": normal(TIME, BATCH, WIDTH, seed=3)}
     assert list(recurrent_candidates(model).values()) == ["8 hidden units are faster in float"]
@@ -104,6 +105,7 @@ def test_unknown_nodes_are_an_error() -> None:
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", ["lstm_tagger", "crnn", "lstm_stack"])
+@pytest.mark.whole_range
 def test_networks_keep_their_answers(name: str, exporter: str) -> None:
     model, feed = exported(name, exporter)
     chosen = [node.name for node in model.nodes if node.op == "LSTM"]
