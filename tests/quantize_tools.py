@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,9 +26,15 @@ from edgepress.quantize import (
     round_weights,
 )
 from edgepress.quantize.graph.regions import typed, units
-from edgepress.targets import TARGETS, Target
+from edgepress.targets import TARGETS, Target, detect
 
 VNNI = TARGETS["x64-vnni"]
+HERE = detect() if detect().weight_limit < VNNI.weight_limit else VNNI
+"""The target whose int8 weights onnxruntime adds up right on this machine."""
+LIMIT = HERE.weight_limit
+"""Its largest int8 weight; wider ones saturate."""
+COARSER = 20 * math.log10(127 / LIMIT)
+"""What answers may lose to that, dB."""
 CONV = "Conv<kernel_shape=[3,3], pads=[1,1,1,1]>"
 
 
@@ -100,7 +107,7 @@ def to_int8(
     model: Model, feed: Arrays, settings: Quantization | None = None, target: Target = VNNI, *, correct: bool = True
 ) -> Model:
     """The whole way: observe, round, quantize."""
-    settings = settings or Quantization()
+    settings = settings or Quantization(weight_limit=LIMIT)
     seen = observe(model, feed, activations_to_observe(model))
     weights = rounded_weights(model, settings, seen.means if correct else {})
     return quantize(model, ranges(seen, settings), weights, settings, target)

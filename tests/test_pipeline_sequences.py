@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from quantize_tools import HERE
 from sequence_models import language, normal, text
 from zoo import NETS, export
 
@@ -33,7 +34,7 @@ from edgepress.report import Report
 from edgepress.request import Request, plan_path
 from edgepress.targets import TARGETS
 
-VNNI, QNN = TARGETS["x64-vnni"], TARGETS["qnn"]
+QNN = TARGETS["qnn"]
 SMALL = ("vit", "bert", "decoder", "lstm_tagger", "gru_denoiser", "crnn")
 
 
@@ -68,7 +69,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     np.savez(folder / "x.npz", **net.samples(64))  # type: ignore[arg-type]  # numpy's stub takes no mapping
     wish = Request(
         folder / "net.onnx", folder / "out.onnx", str(folder / "x.npz"), threads=1, bench_seconds=0.02, prune=False,
-        min_sqnr=12.0, max_drop=20.0, target="x64-vnni",
+        min_sqnr=12.0, max_drop=20.0, target=HERE.name,
     )  # fmt: skip
     report = compress(wish)
     with pytest.MonkeyPatch.context() as patched:
@@ -137,7 +138,6 @@ def test_every_form_is_replayed_to_the_same_bytes(case: Case, tmp_path: Path) ->
         assert (tmp_path / "form.onnx").read_bytes() == marked(item.model, plan).data
 
 
-@pytest.mark.whole_range
 def test_dynamic_products_run_in_int8(case: Case) -> None:
     found = form(case, "dynamic") or form(case, "dynamic-lstm")
     assert found is not None and found.quantization is not None
@@ -146,7 +146,6 @@ def test_dynamic_products_run_in_int8(case: Case) -> None:
     assert seen.get("MatMulInteger", 0) == 0
 
 
-@pytest.mark.whole_range
 def test_blocks_are_multiplied_in_blocks(case: Case) -> None:
     found = form(case, "blocked") or form(case, "blocked-lstm")
     if found is None:  # 4 bits cost the answers of this one too much
@@ -207,13 +206,13 @@ def tied() -> tuple[Model, Mapping[str, np.ndarray]]:
 def test_a_tied_table_is_kept_once(form_: dict[str, object], large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgepress.pipeline.sequences.LARGE", large)
     model, feed = tied()
-    settings = with_constants(model, Quantization(compute="float", repair=False), VNNI)
+    settings = with_constants(model, Quantization(compute="float", repair=False), HERE)
     name = next(name for name, values in model.constants.items() if values.shape == (500, 32))
     assert (name in settings.tables) == (large == 1000) and (name in settings.stored) == (large != 1000)
     products = [node.name for node in model.nodes if node.op == "MatMul" and node.inputs[1] in model.constants]
     if "dynamic" in form_:
         settings = dataclasses.replace(settings, dynamic=tuple(products))
-    made = written(model, {}, {}, settings, VNNI)
+    made = written(model, {}, {}, settings, HERE)
     tables = [values for values in made.constants.values() if values.size == 500 * 32]
     assert [values.dtype for values in tables] == [np.int8]
     wanted = runtime.run(runtime.session(model.data), feed)
@@ -229,13 +228,19 @@ def shared_table() -> Model:
     return text(body, t=normal(40, 32), v=normal(32, 32, scale=0.2))
 
 
-@pytest.mark.parametrize("names", [(), ("Gemm.3",), ("Gemm.1", "Gemm.3")], ids=["none", "one", "both"])
-@pytest.mark.whole_range
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param((), id="none"),
+        pytest.param(("Gemm.3",), id="one"),
+        pytest.param(("Gemm.1", "Gemm.3"), id="both", marks=pytest.mark.whole_range),
+    ],
+)
 def test_a_table_that_a_product_reads_as_it_is(names: tuple[str, ...]) -> None:
     model = shared_table()
-    settings = with_constants(model, Quantization(compute="float", repair=False, dynamic=names), VNNI)
+    settings = with_constants(model, Quantization(compute="float", repair=False, dynamic=names), HERE)
     assert settings.stored == ("t",)
-    made = written(model, {}, {}, settings, VNNI)
+    made = written(model, {}, {}, settings, HERE)
     assert [values.dtype for values in made.constants.values() if values.size == 40 * 32] == [np.int8]
     feed = {"i": np.arange(6) * 5}
     wanted, found = (runtime.run(runtime.session(each.data), feed)["y"] for each in (model, made))
@@ -246,10 +251,10 @@ def test_a_table_that_a_product_reads_as_it_is(names: tuple[str, ...]) -> None:
 def test_constants_that_are_next_to_nothing_stay_float() -> None:
     body = "(int64[6] i) => (float[6,512] y) { x = Gather(t, i)  y = MatMul(x, w) }"
     few, many = (text(body, t=normal(count, 512), w=normal(512, 512)) for count in (1, 8))
-    assert with_constants(few, Quantization(), VNNI) == Quantization()
-    assert with_constants(many, Quantization(), VNNI).stored == ("t",)
+    assert with_constants(few, Quantization(), HERE) == Quantization()
+    assert with_constants(many, Quantization(), HERE).stored == ("t",)
     assert with_constants(many, Quantization(), QNN) == Quantization()
-    assert with_constants(many, Quantization(scales="power-of-two"), VNNI).stored == ()
+    assert with_constants(many, Quantization(scales="power-of-two"), HERE).stored == ()
 
 
 # --- which forms ---------------------------------------------------------------------------------------------
@@ -262,7 +267,7 @@ def wide(rows: str) -> Model:
 
 
 def found_forms(model: Model, base: Quantization | None = None, **sizes: int) -> list[Quantization]:
-    return list(sequence_forms(model, base or Quantization(), sizes, VNNI))
+    return list(sequence_forms(model, base or Quantization(), sizes, HERE))
 
 
 def test_one_row_is_no_sequence_and_several_are() -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-from quantize_tools import VNNI, Arrays, answers, kernel, parse, to_int8, worst_sqnr
+from quantize_tools import COARSER, VNNI, Arrays, answers, kernel, parse, to_int8, worst_sqnr
 from sequence_models import EXPORTERS, exported, fused
 from zoo import NETS
 
@@ -44,7 +44,6 @@ def feed_of(name: str, model: Model) -> Arrays:
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", TRANSFORMERS)
-@pytest.mark.whole_range
 def test_every_product_of_a_transformer_runs_in_int8(name: str, exporter: str, free: bool) -> None:
     model = exported(name, exporter)[0]
     feed = feed_of(name, model)
@@ -54,7 +53,7 @@ def test_every_product_of_a_transformer_runs_in_int8(name: str, exporter: str, f
     assert unfused(int8.data) == []
     assert fused(int8, "QGemm", "QLinearMatMul", "MatMulIntegerToFloat") >= 5
     assert fused(int8, "Gemm", "FusedGemm") == 0
-    assert worst_sqnr(cleaned, int8, feed) > 20
+    assert worst_sqnr(cleaned, int8, feed) > 20 - COARSER
 
 
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
@@ -78,7 +77,6 @@ SHAPES = {"rows": "6,16", "free rows": "T,16", "sequence": "2,3,16", "free seque
 
 @pytest.mark.parametrize("order", ["Add(h, b)", "Add(b, h)"])
 @pytest.mark.parametrize("kind", SHAPES)
-@pytest.mark.whole_range
 def test_a_bias_on_either_side(kind: str, order: str) -> None:
     shape = SHAPES[kind]
     axes = ",".join("ABC"[: shape.count(",") + 1])
@@ -88,12 +86,11 @@ def test_a_bias_on_either_side(kind: str, order: str) -> None:
     feed = Arrays({"x": values.reshape(-1, *sizes[1:])}, most=sizes[0])
     int8 = to_int8(model, feed, target=ALL, correct=False)
     assert unfused(int8.data) == []
-    assert worst_sqnr(model, int8, feed) > 30
+    assert worst_sqnr(model, int8, feed) > 30 - COARSER
     assert fused(int8, "QGemm") == (0 if kind == "free sequence" else 1)
 
 
 @pytest.mark.parametrize("other", ["x", "c", "s", "m"], ids=["residual", "column", "scalar", "matrix"])
-@pytest.mark.whole_range
 def test_what_is_no_bias_is_added_outside(other: str) -> None:
     arrays = {"c": kernel(6, 1), "s": np.array(0.5), "m": kernel(6, 16)}
     model = parse(
@@ -105,7 +102,7 @@ def test_what_is_no_bias_is_added_outside(other: str) -> None:
     feed = Arrays({"x": np.random.default_rng(0).standard_normal((48, 16)).astype(np.float32)}, most=6)
     int8 = to_int8(model, feed, target=ALL, correct=False)
     assert unfused(int8.data) == []
-    assert worst_sqnr(model, int8, feed) > 30
+    assert worst_sqnr(model, int8, feed) > 30 - COARSER
 
 
 def test_a_bias_far_above_the_products_keeps_its_value() -> None:
@@ -134,7 +131,6 @@ def test_units_know_what_is_added() -> None:
     assert first("h = MatMul(x, w) z = Add(h, b) y = Add(h, z)", "6,16") == ("", True)
 
 
-@pytest.mark.whole_range
 def test_the_answers_are_those_of_the_float_model_but_for_rounding() -> None:
     model = two("h = MatMul(x, w) a = Add(h, b) t = Tanh(a) y = MatMul(t, v)", "6,16")
     feed = Arrays({"x": np.random.default_rng(0).standard_normal((48, 16)).astype(np.float32)}, most=6)

@@ -122,8 +122,7 @@ def test_one_of_two_transposed_matrices_is_kept() -> None:
     assert share_transposed(other).constants.keys() == other.constants.keys()
 
 
-@pytest.mark.parametrize("way", ["stored", "dynamic"])
-@pytest.mark.whole_range
+@pytest.mark.parametrize("way", ["stored", pytest.param("dynamic", marks=pytest.mark.whole_range)])
 def test_a_tied_layer_has_the_integers_of_its_table(way: str) -> None:
     model = model_of("e = Gather(t, x) y = MatMul(e, u)", u=TABLE.T.copy())
     small = stored(model, ["u"]) if way == "stored" else dynamic(model, products(model))
@@ -146,7 +145,7 @@ def test_networks_keep_their_answers(name: str, exporter: str) -> None:
     assert noise(model, made, feed) > 38
 
 
-@pytest.mark.whole_range
+@pytest.mark.whole_range  # the table is kept once if its integers are those of the product
 def test_a_wide_transformer_with_a_tied_table_is_a_quarter() -> None:
     model, feed = language(64)
     made = share_transposed(tables(dynamic(model, products(model)), table_candidates(model)))
