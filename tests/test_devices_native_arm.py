@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from quantize_tools import LIMIT
 from runner_tools import Phone, put_on_path
 
 from edgepress.devices import Agent, Answer, Native, emulated_cores, open_device
@@ -66,7 +67,7 @@ def models(digits_model: Path, digits_npz: Path, tmp_path_factory: pytest.TempPa
     if str(ROOT / "tools" / "arm") not in sys.path:
         sys.path.append(str(ROOT / "tools" / "arm"))
     path = tmp_path_factory.mktemp("arm") / "int8.onnx"
-    importlib.import_module("integer").integer(digits_model, str(digits_npz)).save(path)
+    importlib.import_module("integer").integer(digits_model, str(digits_npz), LIMIT).save(path)
     return {"float": digits_model.read_bytes(), "int8": path.read_bytes()}
 
 

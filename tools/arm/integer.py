@@ -43,13 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def integer(path: Path, data: str) -> Model:
-    """The int8 form of a float model, nothing kept float; ranges from the first samples of ``data``."""
+def integer(path: Path, data: str, limit: int = 127) -> Model:
+    """The int8 form of a float model, nothing kept float; ranges from the first samples of ``data``.
+
+    ``limit`` is the largest ``|int8 weight|``: 64 for comparing with an x64 CPU without VNNI, which saturates above.
+    """
     loaded = Model.load(path)
     feed = open_feed(data, loaded)
     feed = feed.subset(range(min(len(feed), SAMPLES)))
     model = normalize(logits(loaded), [chunk.inputs for chunk in feed.subset(range(PARITY_SAMPLES)).chunks(1)]).model
-    settings = Quantization(repair=False)
+    settings = Quantization(repair=False, weight_limit=limit)
     rounded = {
         node.name: round_weights(
             model.constants[node.inputs[1]], output_axis(node.op, node.attributes), settings.weight_limit
