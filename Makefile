@@ -17,9 +17,10 @@ demo: $(READY)
 	mkdir -p build
 	$(BIN)/edgepress compress calibration/digits_cnn.onnx --data calibration/digits.npz -o build/digits.edge.onnx
 
-# Two workers; one torch thread each, since more would only wait for each other on two cores.
+# Two workers, each with tests that follow one another, so that few fixtures are made twice; one torch thread each, since
+# more would only wait for each other on two cores.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # One onnxruntime more, which some cores cannot run. Where no cross compiler can be had, the runner is not tested.
 test-arm: $(READY)

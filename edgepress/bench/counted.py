@@ -23,7 +23,7 @@ from edgepress.devices.counting import counts_each
 from edgepress.devices.counting.cycles import cycles_each
 from edgepress.errors import InputError
 
-MARGIN, SLACK = 0.001, 300
+MARGIN, SLACK = 0.001, 500
 """By what counts of one model in two processes may differ: relatively, and in instructions, for networks that have few
 of them. Cycles are given as many."""
 

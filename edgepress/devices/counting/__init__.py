@@ -7,8 +7,8 @@ about 49,000 instructions, nearly all of them such.
 
 Deterministic up to little: one thread (counters are inline in translated code and not atomic), the same environment,
 hash seed and number of processors every time. Classes of SIMD instructions are the same in every process; the total
-moves by less than 0.05 %, or a hundred instructions in small networks, as the allocator and Python's dictionaries
-depend on addresses. Compare with a margin of 0.1 % and of 300 instructions.
+moves by less than 0.05 %, or some hundred instructions in small networks (385 of 162,000 is the most seen), as the
+allocator and Python's dictionaries depend on addresses. Compare with a margin of 0.1 % and of 500 instructions.
 Emulated cores differ by the kernels that onnxruntime picks: the counts of A53 and A72 are alike, and those of A55 and
 A76; how many instructions each core finishes per cycle is not in them (:mod:`edgepress.devices.counting.cycles`).
 
