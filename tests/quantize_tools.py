@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -29,12 +28,10 @@ from edgepress.quantize.graph.regions import typed, units
 from edgepress.targets import TARGETS, Target, detect
 
 VNNI = TARGETS["x64-vnni"]
-HERE = detect() if detect().weight_limit < VNNI.weight_limit else VNNI
+HERE = min(VNNI, detect(), key=lambda target: target.weight_limit)
 """The target whose int8 weights onnxruntime adds up right on this machine."""
 LIMIT = HERE.weight_limit
 """Its largest int8 weight; wider ones saturate."""
-COARSER = 20 * math.log10(127 / LIMIT)
-"""What answers may lose to that, dB."""
 CONV = "Conv<kernel_shape=[3,3], pads=[1,1,1,1]>"
 
 

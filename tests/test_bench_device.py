@@ -140,7 +140,7 @@ def test_a_small_model_that_cannot_run_on_its_sample(local: Agent) -> None:
 
 
 def test_counts_of_small_networks_have_a_wider_margin() -> None:
-    """A hundred instructions more or less are much there."""
+    """Some hundred instructions more or less are much there."""
     found = counted.exact({"a": 0.05, "b": 0.0504, "c": 0.0506, "d": 4.0}, "a", "counted", MACHINE)
     assert [(ratio.name, ratio.noise) for ratio in found.ratios] == [
         ("b", "no difference"), ("c", "slower"), ("d", "slower")
